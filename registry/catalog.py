@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue: which models and structure sets exist, and how a model relates to a stratum."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from ..schemas.cards import ModelCard, StructureSetCard, elements_of, read_card
+from ..schemas.errors import CardError
+
+Relation = Literal["in", "out", "unknown"]
+
+_HERE = Path(__file__).parent
+
+#: Order in which sets claim a structure that several of them hold.
+SET_ORDER: tuple[str, ...] = (
+    "g2", "ccd", "elements", "prototypes", "minerals", "mlearn", "exotic", "mof", "proteins",
+)  # fmt: skip
+
+
+def model_card_paths(folder: Path | None = None) -> list[Path]:
+    """All model card files, sorted by family and id."""
+    return sorted((folder or _HERE / "models").glob("*/*.yaml"))
+
+
+@cache
+def models(folder: Path | None = None) -> dict[str, ModelCard]:
+    """Every model card by id.
+
+    Raises
+    ------
+    CardError
+        Naming the first card that does not validate, sits in the wrong family folder, or repeats
+        an id.
+    """
+    found: dict[str, ModelCard] = {}
+    for path in model_card_paths(folder):
+        card = read_card(path, ModelCard)
+        if card.family != path.parent.name:
+            raise CardError(
+                f"{path}: key 'family' is '{card.family}' but the folder is '{path.parent.name}'"
+            )
+        if card.id in found:
+            raise CardError(f"{path}: key 'id' '{card.id}' is already taken; choose another")
+        found[card.id] = card
+    return found
+
+
+@cache
+def structure_sets(folder: Path | None = None) -> dict[str, StructureSetCard]:
+    """Every structure-set card by id, in the order in which sets claim shared structures."""
+    paths = sorted((folder or _HERE / "structure_sets").glob("*.yaml"))
+    cards = {p.stem: read_card(p, StructureSetCard) for p in paths}
+    known = [s for s in SET_ORDER if s in cards]
+    return {s: cards[s] for s in known + sorted(set(cards) - set(known))}
+
+
+def _pick(what: str, wanted: str, known: Iterable[str]) -> str:
+    names = list(known)
+    if wanted in names:
+        return wanted
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
+    raise CardError(
+        f"no {what} '{wanted}' in the registry"
+        + (f"; did you mean '{near[0]}'?" if near else f"; see: matteratlas {what}s list")
+    )
+
+
+def model(model_id: str) -> ModelCard:
+    """The card of one model; the error names the nearest id."""
+    return models()[_pick("model", model_id, models())]
+
+
+def structure_set(set_id: str) -> StructureSetCard:
+    """The card of one structure set; the error names the nearest id."""
+    return structure_sets()[_pick("set", set_id, structure_sets())]
+
+
+def select_models(names: Sequence[str] | None) -> list[ModelCard]:
+    """Cards for ids, families or ``all``; keeps registry order, drops repeats."""
+    if not names or list(names) == ["all"]:
+        return list(models().values())
+    families = {c.family for c in models().values()}
+    wanted: set[str] = set()
+    for name in names:
+        if name in families and name not in models():
+            wanted |= {c.id for c in models().values() if c.family == name}
+        else:
+            wanted.add(_pick("model", name, models()))
+    return [c for c in models().values() if c.id in wanted]
+
+
+def select_sets(names: Sequence[str] | None) -> list[StructureSetCard]:
+    """Cards for set ids or ``all``; keeps registry order."""
+    if not names or list(names) == ["all"]:
+        return list(structure_sets().values())
+    wanted = {_pick("set", n, structure_sets()) for n in names}
+    return [c for c in structure_sets().values() if c.id in wanted]
+
+
+def relation(
+    card: ModelCard,
+    *,
+    domains: Sequence[str],
+    elements: Iterable[str] | None = None,
+    n_atoms: int | None = None,
+) -> Relation:
+    """Is a structure inside what the model was trained on?
+
+    A relation between a model and matter, never a property of a structure. ``in`` needs a training
+    domain among the stratum's ``domains``, every element among the training elements, and no more
+    atoms than the training's largest; one certain failure gives ``out``; ``unknown`` when the card
+    does not say (and for models that never trained).
+    """
+    training = card.training
+    if training.domains is None:
+        return "unknown"
+    if not set(domains) & set(training.domains):
+        return "out"
+    trained = elements_of(training.elements)
+    if trained is not None and elements is not None and not set(elements) <= trained:
+        return "out"
+    if training.max_atoms is not None and n_atoms is not None and n_atoms > training.max_atoms:
+        return "out"
+    return "in"
+
+
+def relations(card: ModelCard, structures: pd.DataFrame) -> pd.Series:
+    """:func:`relation` for every row of a structures table (index kept)."""
+    cards = structure_sets()
+    domains = {
+        (s, name): stratum.domains
+        for s, set_card in cards.items()
+        for name, stratum in set_card.strata.items()
+    }
+    values = [
+        relation(card, domains=domains[(s, stratum)], elements=elements, n_atoms=n)
+        for s, stratum, elements, n in zip(
+            structures["set"],
+            structures["stratum"],
+            structures["elements"],
+            structures["n_atoms"],
+            strict=True,
+        )
+    ]
+    return pd.Series(values, index=structures.index, name=card.id, dtype=object)
+
+
+def models_table(cards: Iterable[ModelCard] | None = None) -> pd.DataFrame:
+    """The model cards as a table, one row a model, nested keys joined by a dot."""
+    rows = [_flatten(c.model_dump(mode="json")) for c in cards or models().values()]
+    return pd.DataFrame(rows)
+
+
+def sets_table(cards: Iterable[StructureSetCard] | None = None) -> pd.DataFrame:
+    """The structure-set cards as a table, one row a stratum."""
+    rows: list[dict[str, Any]] = []
+    for card in cards or structure_sets().values():
+        base = card.model_dump(mode="json", exclude={"strata", "labels", "sources"})
+        base["sources"] = [s.package for s in card.sources]
+        base["labels"] = [f"{k} [{v.unit}; {v.level_of_theory}]" for k, v in card.labels.items()]
+        for name, stratum in card.strata.items():
+            rows.append({**base, "stratum": name, **{f"stratum.{k}": v for k, v in stratum}})
+    return pd.DataFrame(rows)
+
+
+def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    import json
+
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and key not in {"options", "environment"}:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, dict) or (
+            isinstance(value, list) and value and isinstance(value[0], dict)
+        ):
+            flat[f"{prefix}{key}"] = json.dumps(value, sort_keys=True)
+        elif isinstance(value, list):
+            flat[f"{prefix}{key}"] = [str(v) for v in value]
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

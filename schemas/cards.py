@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cards: the closed schema of a registry entry.
+
+Every key is required and may be an explicit ``null``; an unknown key is refused with the nearest
+known one. Cards are data: nothing in them is ever executed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import CardError
+from .structures import ATOMIC_NUMBERS, DOMAINS, KINDS
+
+T = TypeVar("T", bound=BaseModel)
+
+Modality = Literal[
+    "atoms3d",
+    "smiles",
+    "selfies",
+    "graph2d",
+    "protein_sequence",
+    "protein_structure",
+    "text",
+    "composition",
+    "descriptor",
+]
+Level = Literal["atom", "residue", "token", "structure"]
+Invariance = Literal["permutation", "rotation", "translation"]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _known_elements(value: list[str] | None) -> list[str] | None:
+    bad = [e for e in value or [] if e not in ATOMIC_NUMBERS]
+    if bad:
+        raise ValueError(f"unknown element symbol {bad[0]!r}")
+    return value
+
+
+def _known_domains(value: list[str] | None) -> list[str] | None:
+    bad = [d for d in value or [] if d not in DOMAINS]
+    if bad:
+        near = difflib.get_close_matches(bad[0], DOMAINS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(DOMAINS)}"
+        raise ValueError(f"unknown domain {bad[0]!r}{hint}")
+    return value
+
+
+def elements_of(spec: list[str] | str | None) -> frozenset[str] | None:
+    """Elements a card's list or range names.
+
+    ``"H-Pu"`` is a range by atomic number; a list names elements and ranges; null is unknown.
+    """
+    if spec is None:
+        return None
+    out: set[str] = set()
+    for part in [spec] if isinstance(spec, str) else spec:
+        first, _, last = part.partition("-")
+        low, high = ATOMIC_NUMBERS[first], ATOMIC_NUMBERS[last or first]
+        out |= {e for e, z in ATOMIC_NUMBERS.items() if low <= z <= high}
+    return frozenset(out)
+
+
+def _element_spec(value: list[str] | str | None) -> list[str] | str | None:
+    for part in [value] if isinstance(value, str) else value or []:
+        _known_elements([p for p in part.split("-", 1) if p])
+    return value
+
+
+class Licence(_Closed):
+    """SPDX identifiers of code and weights, kept apart because they differ."""
+
+    code: str | None
+    weights: str | None
+
+
+class Checkpoint(_Closed):
+    """Where the weights come from and how to know they are the right ones."""
+
+    obtained: Literal["package", "hub", "gated", "url", "none"]
+    package: str | None = Field(description="name==version that ships the file")
+    path: str | None = Field(description="path inside the package")
+    revision: str | None
+    sha256: Sha256 | None
+    unpickles: bool = Field(description="the loader runs a full unpickle: trust the package")
+
+
+class Training(_Closed):
+    """What the model was trained on: the basis of in- and out-of-distribution."""
+
+    sets: list[str] | None
+    domains: list[str] | None
+    elements: list[str] | str | None
+    max_atoms: int | None
+    level_of_theory: str | None
+
+    _domains = field_validator("domains")(_known_domains)
+    _elements = field_validator("elements")(_element_spec)
+
+
+class Supports(_Closed):
+    """What the model can take; anything else is recorded as missing with the reason."""
+
+    kinds: list[str]
+    elements: list[str] | str | None
+    max_atoms: int | None
+    min_atoms: int
+    periodicity: list[int] | None
+
+    _elements = field_validator("elements")(_element_spec)
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds(cls, value: list[str]) -> list[str]:
+        bad = [k for k in value if k not in KINDS]
+        if bad:
+            raise ValueError(f"unknown kind {bad[0]!r}; one of {', '.join(KINDS)}")
+        return value
+
+
+class Layer(_Closed):
+    """One embedding space of a model."""
+
+    name: Name
+    dim: Annotated[int, Field(ge=1)]
+    level: Level
+    irreps: str | None = Field(description="e3nn notation, e.g. 128x0e; null when not equivariant")
+    where: str = Field(description="the tensor, in the package's own names")
+
+
+class Energy(_Closed):
+    """What the model's scalar output means."""
+
+    quantity: Literal["total_energy", "formation_energy_per_atom"]
+    unit: Literal["eV", "eV/atom"]
+    reference: str
+
+
+class Performance(_Closed):
+    """A reported figure with its unit and source."""
+
+    task: str
+    value: float
+    unit: str
+    source: str
+
+
+class Paper(_Closed):
+    """The publication to cite."""
+
+    title: str
+    doi: str | None
+    arxiv: str | None
+
+
+class ModelCard(_Closed):
+    """A model, as the registry knows it (``registry/models/<family>/<id>.yaml``)."""
+
+    id: Id
+    name: str
+    family: Id
+    version: str
+    lifecycle: Literal["active", "superseded", "deprecated", "aborted"]
+    learned: bool = Field(description="false for descriptors and the random baseline")
+    modality: Modality
+    architecture: Literal["vanilla", "invariant", "equivariant"] | None
+    context_free: bool = Field(description="embeds elements apart from their surroundings")
+    parameters: int | None
+    training: Training
+    supports: Supports
+    checkpoint: Checkpoint
+    licence: Licence
+    adapter: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*:[A-Z][A-Za-z0-9]*$")]
+    options: dict[str, Any] | None
+    layers: Annotated[list[Layer], Field(min_length=1)]
+    default_layer: Name
+    pooling: Literal["mean", "sum", "none"]
+    invariances: list[Invariance]
+    tolerance: Annotated[float, Field(gt=0, description="relative, for the invariance tests")]
+    energy: Energy | None
+    environment: dict[str, str] | None = Field(description="package: version the card was run with")
+    authors: list[str] | None
+    paper: Paper | None
+    performance: list[Performance] | None
+    notes: str | None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelCard:
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) != len(names):
+            raise ValueError("layers: names must be distinct")
+        if self.default_layer not in names:
+            raise ValueError(f"default_layer: {self.default_layer!r} is not among {names}")
+        if self.checkpoint.obtained == "package" and not (
+            self.checkpoint.package and self.checkpoint.path and self.checkpoint.sha256
+        ):
+            raise ValueError("checkpoint: package, path and sha256 are needed for a packaged file")
+        return self
+
+    def layer(self, name: str | None = None) -> Layer:
+        """The layer called ``name``, or the default one."""
+        wanted = name or self.default_layer
+        for layer in self.layers:
+            if layer.name == wanted:
+                return layer
+        raise CardError(
+            f"model '{self.id}' has no layer '{wanted}'; choose from "
+            f"{', '.join(layer.name for layer in self.layers)}"
+        )
+
+
+class Stratum(_Closed):
+    """A named part of a structure set."""
+
+    description: str
+    domains: Annotated[list[str], Field(min_length=1)]
+    count: Annotated[int, Field(ge=1, description="rows in the full set")]
+    starter: Annotated[int, Field(ge=0, description="rows in the starter selection")]
+
+    _domains = field_validator("domains")(_known_domains)
+
+
+class Label(_Closed):
+    """A reference value of the rows."""
+
+    description: str
+    unit: str
+    level_of_theory: str
+    shape: Literal["scalar", "per_atom_vector", "tensor"]
+
+
+class Source(_Closed):
+    """The archive the structures come from."""
+
+    package: str = Field(description="name==version")
+    kind: Literal["wheel", "sdist", "installed"]
+    path: str = Field(description="file or folder inside the package")
+    sha256: Sha256 | None = Field(description="of the archive; null when read as installed")
+
+
+class StructureSetCard(_Closed):
+    """A structure set, as the registry knows it (``registry/structure_sets/<id>.yaml``)."""
+
+    id: Name
+    name: str
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    kinds: list[str]
+    description: str
+    loader: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
+    sources: Annotated[list[Source], Field(min_length=1)]
+    selection: str = Field(description="what was taken and how it was filtered")
+    strata: dict[Name, Stratum]
+    elements: list[str] | str
+    labels: dict[Name, Label]
+    licence: str | None
+    licence_note: str
+    redistribute_coordinates: bool
+    citation: str
+
+    _elements = field_validator("elements")(_element_spec)
+
+    @property
+    def count(self) -> int:
+        """Rows of the full set."""
+        return sum(s.count for s in self.strata.values())
+
+    @property
+    def starter(self) -> int:
+        """Rows of the starter selection."""
+        return sum(s.starter for s in self.strata.values())
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice instead of keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        doubled = {k for k in keys if keys.count(k) > 1}
+        if doubled:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {sorted(map(str, doubled))[0]!r} is given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """First validation error as one line, with the nearest known key where one is misspelt."""
+    first = error.errors()[0]
+    where = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in first["loc"][:-1]:
+            field = getattr(owner, "model_fields", {}).get(part)
+            owner = _inner_model(field.annotation) if field is not None else owner
+        near = difflib.get_close_matches(str(first["loc"][-1]), owner.model_fields, n=1, cutoff=0.5)
+        return f"unknown key '{where}'" + (
+            f"; did you mean '{near[0]}'?" if near else "; remove it"
+        )
+    if first["type"] == "missing":
+        return f"key '{where}' is missing; add it (null if not known)"
+    return f"key '{where or '(card)'}': {first['msg'].removeprefix('Value error, ')}"
+
+
+def _inner_model(annotation: Any) -> Any:
+    """The pydantic model inside an annotation such as ``list[Layer]`` or ``Paper | None``."""
+    from typing import get_args
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for arg in get_args(annotation):
+        found = _inner_model(arg)
+        if found is not None:
+            return found
+    return None
+
+
+def read_card(path: Path, model: type[T]) -> T:
+    """Read and validate one card.
+
+    Raises
+    ------
+    CardError
+        One line naming the file, the key and the mend.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise CardError(f"{path}: a card is a mapping of keys; found {type(data).__name__}")
+    try:
+        card = model.model_validate(data)
+    except ValidationError as error:
+        raise CardError(f"{path}: {_explain(error, model)}") from error
+    if getattr(card, "id", path.stem) != path.stem:
+        raise CardError(f"{path}: key 'id' is '{card.id}' but the file is '{path.stem}.yaml'")  # type: ignore[attr-defined]
+    return card
