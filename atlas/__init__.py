@@ -1,4 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MatterAtlas: the embedding dataset and registry of matter."""
+"""MatterAtlas: the embedding dataset and registry of matter.
+
+Importing this package loads nothing heavy: models, chemistry toolkits, FAISS and Dask's scheduler
+are imported by the function that needs them.
+
+>>> import matteratlas as ma
+>>> ma.__version__.count(".")
+2
+"""
 
 from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+__version__ = metadata.version("matteratlas")
+
+if TYPE_CHECKING:
+    from .builders.build import build
+    from .registry.archive import Atlas, open_atlas
+    from .registry.validate import validate
+    from .schemas.errors import AtlasError
+
+__all__ = ["Atlas", "AtlasError", "__version__", "build", "open_atlas", "validate"]
+
+_HOME = {
+    "Atlas": "registry.archive",
+    "open_atlas": "registry.archive",
+    "validate": "registry.validate",
+    "AtlasError": "schemas.errors",
+    "build": "builders.build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'matteratlas' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

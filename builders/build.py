@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build an atlas: structure sets in, complete units out, one task a model on a Dask scheduler."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pandas as pd
+
+from ..registry import catalog
+from ..registry.tables import write_index, write_table
+from ..schemas.archive import ATLAS_FILE, FORMAT, FORMAT_VERSION, STORE, UNIT_FILE, check_format
+from ..schemas.cards import ModelCard, StructureSetCard
+from ..schemas.errors import ArchiveError, missing_extra
+from .embed import UnitReport, embed_model
+from .structures.sets import link_sets, load_set
+from .writer import STAGING, consolidate
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Selection = Literal["full", "starter"]
+_TOPIC = "matteratlas-progress"
+
+#: Columns that stay in the atlas only where the set's card allows passing coordinates on.
+GEOMETRY = ("numbers", "positions", "cell", "backbone")
+
+
+class Reporter(Protocol):
+    """Where a build says what it does; the command line draws bars or plain lines."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage with ``total`` steps begins."""
+
+    def advance(self, what: str, steps: int) -> None:
+        """``steps`` more of the current stage are done."""
+
+    def note(self, text: str) -> None:
+        """One line for the user."""
+
+
+@dataclass
+class BuildReport:
+    """Outcome of a build."""
+
+    root: Path
+    units: list[UnitReport] = field(default_factory=list)
+    structures: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
+    linked: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[UnitReport]:
+        """Units that could not be built."""
+        return [u for u in self.units if u.outcome == "failed"]
+
+    def counts(self) -> pd.DataFrame:
+        """Embedded rows, models x sets."""
+        table = pd.DataFrame(
+            [{"model": u.model, "set": u.set, "n": u.embedded} for u in self.units]
+        )
+        if table.empty:
+            return table
+        return table.pivot_table(index="model", columns="set", values="n", sort=False).astype(int)
+
+
+class _Silent:
+    def stage(self, name: str, total: int) -> None: ...
+    def advance(self, what: str, steps: int) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+def build(
+    out: Path,
+    *,
+    models: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    selection: Selection = "full",
+    resume: bool = True,
+    workers: int = 2,
+    scheduler: str | None = None,
+    keep_nodes: bool = True,
+    device: str = "cpu",
+    reporter: Reporter | None = None,
+) -> BuildReport:
+    """Embed structure sets with models into the atlas at ``out``.
+
+    Parameters
+    ----------
+    out:
+        Atlas folder; made if absent. Units already complete are kept.
+    models, sets:
+        Ids, families (models) or None for all.
+    selection:
+        ``full`` sets or the deterministic ``starter`` rows of each.
+    resume:
+        Keep complete units whose inputs have not changed; False rebuilds them.
+    workers:
+        Local worker processes (one thread each); 0 runs in this process.
+    scheduler:
+        Address of an existing Dask scheduler; ``workers`` is then ignored. Its workers must see
+        ``out`` under the same path.
+
+    Returns
+    -------
+    BuildReport
+        One entry a (model, set); a failing model fails its own units only.
+    """
+    reporter = reporter or _Silent()
+    model_cards, set_cards = catalog.select_models(models), catalog.select_sets(sets)
+    open_root(out)
+    report = BuildReport(out)
+    staged = out / STAGING / "sets"
+    staged.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for card in model_cards:
+            for set_card in set_cards:
+                _forget(out, card.id, set_card.id)
+    with _client(workers, scheduler) as client:
+        reporter.stage("structures", len(set_cards))
+        _prepare_sets(client, out, set_cards, selection, report, reporter)
+        jobs = [(card, staged / f"{card.id}.parquet") for card in set_cards]
+        reporter.stage("embeddings", len(model_cards) * sum(report.structures.values()))
+        arguments: dict[str, Any] = {
+            "build_version": metadata.version("matteratlas"),
+            "keep_nodes": keep_nodes,
+            "device": device,
+        }
+        order = sorted(model_cards, key=_cost, reverse=True)
+        report.units = _run(client, out, order, jobs, arguments, reporter)
+    shutil.rmtree(out / STAGING, ignore_errors=True)
+    position = {card.id: i for i, card in enumerate(model_cards)}
+    report.units.sort(key=lambda u: position[u.model])
+    for card in model_cards:
+        if (out / STORE / card.id).exists():
+            consolidate(out, card.id)
+    write_index(out)
+    return report
+
+
+def open_root(out: Path) -> None:
+    """Make the atlas folder, or check that it is one this version can write.
+
+    Raises
+    ------
+    ArchiveError
+        The folder holds something else, or a newer format.
+    """
+    marker = out / ATLAS_FILE
+    if marker.exists():
+        try:
+            found = json.loads(marker.read_text(encoding="utf-8"))
+            version = found["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArchiveError(f"{marker}: not an atlas marker; choose another --out") from error
+        check_format(version, where=str(marker))
+        return
+    if out.exists() and any(p.name != STAGING for p in out.iterdir()):
+        raise ArchiveError(f"{out}: exists and is not an atlas; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": "unreleased"}
+    scratch = marker.with_suffix(".part")
+    scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    scratch.replace(marker)
+
+
+def _forget(out: Path, model_id: str, set_id: str) -> None:
+    marker = out / STORE / model_id / set_id / UNIT_FILE
+    marker.unlink(missing_ok=True)
+
+
+def _cost(card: ModelCard) -> tuple[int, int]:
+    """Rough order of expense, so that the longest models start first."""
+    rank = {"atoms3d": 2, "protein_sequence": 1, "protein_structure": 1}
+    return rank.get(card.modality, 0), card.parameters or 0
+
+
+def _prepare_set(out: Path, card: StructureSetCard, selection: Selection) -> dict[str, Any]:
+    """Load one set and stage its table, coordinates included, for the workers to stream."""
+    loaded = load_set(card, selection=selection)
+    write_table(loaded.table, out / STAGING / "sets" / f"{card.id}.parquet")
+    return {
+        "card": card,
+        "ids": loaded.table["id"].tolist(),
+        "rejected": loaded.rejected.assign(set=card.id),
+        "duplicates": loaded.duplicates.assign(set=card.id),
+    }
+
+
+def _prepare_sets(
+    client: Client | None,
+    out: Path,
+    cards: list[StructureSetCard],
+    selection: Selection,
+    report: BuildReport,
+    reporter: Reporter,
+) -> None:
+    """Stage every set, link structures that several hold, and write the atlas's own tables."""
+    prepared: list[dict[str, Any]] = []
+    if client is None:
+        results: Iterator[dict[str, Any]] = (_prepare_set(out, c, selection) for c in cards)
+    else:
+        from distributed import as_completed
+
+        futures = [client.submit(_prepare_set, out, c, selection, pure=False) for c in cards]
+        results = (f.result() for f in as_completed(futures))
+    for result in results:
+        prepared.append(result)
+        card = result["card"]
+        report.structures[card.id] = len(result["ids"])
+        report.rejected[card.id] = len(result["rejected"])
+        report.duplicates[card.id] = len(result["duplicates"])
+        reporter.advance(f"{card.id}: {len(result['ids'])} structures", 1)
+    tables = {p["card"].id: out / STAGING / "sets" / f"{p['card'].id}.parquet" for p in prepared}
+    known = {c.id for c in cards}
+    for path in sorted((out / "structures").glob("*.parquet")):
+        if path.stem not in known:
+            tables[path.stem] = path
+    frames = {s: pd.read_parquet(p) for s, p in tables.items()}
+    frames = {s: frames[s] for s in catalog.structure_sets() if s in frames}
+    for set_id, frame in link_sets(frames).items():
+        report.linked[set_id] = int(frame["linked"].notna().sum())
+        if set_id in known:
+            card = next(c for c in cards if c.id == set_id)
+            kept = frame.copy()
+            if not card.redistribute_coordinates:
+                kept[list(GEOMETRY)] = None
+            write_table(kept, out / "structures" / f"{set_id}.parquet")
+    for kind in ("rejected", "duplicates"):
+        table = pd.concat([p[kind] for p in prepared], ignore_index=True)
+        write_table(table, out / "registry" / f"{kind}.parquet")
+
+
+def _run(
+    client: Client | None,
+    out: Path,
+    cards: list[ModelCard],
+    jobs: list[tuple[StructureSetCard, Path]],
+    arguments: dict[str, Any],
+    reporter: Reporter,
+) -> list[UnitReport]:
+    units: list[UnitReport] = []
+
+    def finished(found: list[UnitReport]) -> None:
+        units.extend(found)
+        for unit in found:
+            if unit.outcome == "failed":
+                reporter.note(f"{unit.model} on {unit.set} failed: {unit.error}")
+
+    if client is None:
+        for card in cards:
+            finished(
+                embed_model(
+                    out, card, jobs, **arguments, progress=lambda m, _, n: reporter.advance(m, n)
+                )
+            )
+        return units
+    from distributed import as_completed
+
+    def on_event(event: tuple[float, tuple[str, str, int]]) -> None:
+        model_id, _, n = event[1]
+        reporter.advance(model_id, n)
+
+    client.subscribe_topic(_TOPIC, on_event)
+    futures = {
+        client.submit(_embed_on_worker, out, card, jobs, arguments, priority=-i, pure=False): card
+        for i, card in enumerate(cards)
+    }
+    for future in as_completed(futures):
+        card = futures[future]
+        try:
+            finished(future.result())
+        except Exception as error:
+            text = " ".join(f"worker died: {type(error).__name__}: {error}".split())[:300]
+            finished([UnitReport(card.id, s.id, "failed", error=text) for s, _ in jobs])
+    client.unsubscribe_topic(_TOPIC)
+    return units
+
+
+def _embed_on_worker(
+    out: Path,
+    card: ModelCard,
+    jobs: list[tuple[StructureSetCard, Path]],
+    arguments: dict[str, Any],
+) -> list[UnitReport]:
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def progress(model_id: str, set_id: str, n: int) -> None:
+        worker.log_event(_TOPIC, (model_id, set_id, n))
+
+    return embed_model(out, card, jobs, **arguments, progress=progress)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
+    """A Dask client: an existing scheduler, a local cluster of single-thread workers, or none."""
+    if scheduler is None and workers == 0:
+        yield None
+        return
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError as error:
+        raise missing_extra("distributed", "cpu") from error
+    one_thread = {
+        f"distributed.nanny.pre-spawn-environ.{name}": "1"
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    }
+    quiet = {
+        # A model holds the interpreter for long stretches; that is no reason to call it dead.
+        "distributed.scheduler.worker-ttl": None,
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.admin.tick.limit": "1h",
+    }
+    with dask.config.set({**one_thread, **quiet}):
+        if scheduler is not None:
+            with Client(scheduler) as client:
+                yield client
+            return
+        with (
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of an atlas: written atomically, and the index of what the atlas holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..schemas.archive import STORE, UNIT_FILE, UnitRecord
+from . import catalog
+
+#: One row a complete unit.
+UNITS = "registry/units.parquet"
+MODELS = "registry/models.parquet"
+SETS = "registry/sets.parquet"
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a Parquet table whole or not at all; the Hub viewer's page index is included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    # pandas' own metadata names library versions; without it equal tables are equal bytes.
+    arrow = arrow.replace_schema_metadata(None)
+    try:
+        pq.write_table(arrow, scratch, compression="zstd", write_page_index=True)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def unit_records(root: Path) -> list[UnitRecord]:
+    """Commit records of every complete unit, sorted by model and set."""
+    paths = sorted((root / STORE).glob(f"*/*/{UNIT_FILE}"))
+    return [UnitRecord.model_validate_json(p.read_text(encoding="utf-8")) for p in paths]
+
+
+def write_index(root: Path) -> None:
+    """(Re)write the registry tables: complete units, and the cards of what they name."""
+    records = unit_records(root)
+    units = pd.DataFrame(
+        [
+            {
+                "model": r.model,
+                "set": r.structure_set,
+                "set_version": r.structure_set_version,
+                "rows": r.rows,
+                "embedded": r.embedded,
+                "missing": json.dumps(r.missing, sort_keys=True),
+                "layers": json.dumps(r.layers, sort_keys=True),
+                "fingerprint": r.fingerprint,
+                "content_sha256": r.content_sha256,
+            }
+            for r in records
+        ],
+        columns=[
+            "model",
+            "set",
+            "set_version",
+            "rows",
+            "embedded",
+            "missing",
+            "layers",
+            "fingerprint",
+            "content_sha256",
+        ],
+    )
+    write_table(units, root / UNITS)
+    known_models, known_sets = catalog.models(), catalog.structure_sets()
+    held = {p.stem for p in (root / "structures").glob("*.parquet")}
+    models = [known_models[m] for m in dict.fromkeys(units["model"]) if m in known_models]
+    write_table(catalog.models_table(models), root / MODELS)
+    write_table(catalog.sets_table([c for s, c in known_sets.items() if s in held]), root / SETS)

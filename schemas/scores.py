@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score tables: one metric value with all that is needed to reproduce or to refuse comparing it."""
+
+from __future__ import annotations
+
+import pandera.pandas as pa
+
+#: Columns shared by every score: which rows, which spaces, which estimator.
+_PROVENANCE = {
+    "release": pa.Column(str),
+    "selection": pa.Column(str),
+    "selection_sha256": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+    "n": pa.Column("int64", pa.Check.ge(1)),
+    "k": pa.Column("Int64", pa.Check.ge(1), nullable=True),
+    "metric": pa.Column(str),
+    "metric_version": pa.Column(str),
+    "normalise": pa.Column(str),
+    "value": pa.Column("float64", nullable=True),
+    "standard_error": pa.Column("float64", pa.Check.ge(0), nullable=True),
+}
+
+#: Alignment of two models on the rows both embed.
+PAIR_SCORES = pa.DataFrameSchema(
+    {
+        **_PROVENANCE,
+        "model_a": pa.Column(str),
+        "version_a": pa.Column(str),
+        "layer_a": pa.Column(str),
+        "pooling_a": pa.Column(str),
+        "model_b": pa.Column(str),
+        "version_b": pa.Column(str),
+        "layer_b": pa.Column(str),
+        "pooling_b": pa.Column(str),
+        "permutations": pa.Column("int64", pa.Check.ge(0)),
+        "null_mean": pa.Column("float64", nullable=True),
+        "null_quantile": pa.Column("float64", nullable=True),
+        "p_value": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),
+        "q_value": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),
+        "calibrated": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),
+        "seed": pa.Column("int64"),
+    },
+    strict=True,
+    unique=["selection", "model_a", "layer_a", "model_b", "layer_b", "metric", "k"],
+    name="pair scores",
+)
+
+#: One model on one selection.
+MODEL_SCORES = pa.DataFrameSchema(
+    {
+        **_PROVENANCE,
+        "model": pa.Column(str),
+        "version": pa.Column(str),
+        "layer": pa.Column(str),
+        "pooling": pa.Column(str),
+        "seed": pa.Column("int64"),
+    },
+    strict=True,
+    unique=["selection", "model", "layer", "metric", "k"],
+    name="model scores",
+)
+
+#: Which models embedded how much of each stratum, and why not the rest.
+COVERAGE = pa.DataFrameSchema(
+    {
+        "release": pa.Column(str),
+        "model": pa.Column(str),
+        "set": pa.Column(str),
+        "stratum": pa.Column(str),
+        "structures": pa.Column("int64", pa.Check.ge(0)),
+        "embedded": pa.Column("int64", pa.Check.ge(0)),
+        "in_distribution": pa.Column("int64", pa.Check.ge(0)),
+        "out_of_distribution": pa.Column("int64", pa.Check.ge(0)),
+        "unknown_distribution": pa.Column("int64", pa.Check.ge(0)),
+        "reasons": pa.Column(str),
+    },
+    checks=pa.Check(
+        lambda t: t["embedded"] <= t["structures"], error="more rows embedded than structures"
+    ),
+    strict=True,
+    unique=["model", "set", "stratum"],
+    name="coverage",
+)
+
+#: A region where coverage or agreement fails, with its evidence.
+GAPS = pa.DataFrameSchema(
+    {
+        "release": pa.Column(str),
+        "kind": pa.Column(
+            str,
+            pa.Check.isin(["coverage", "agreement", "distribution", "density"]),
+        ),
+        "region": pa.Column(str),
+        "model": pa.Column(str, nullable=True),
+        "n": pa.Column("int64", pa.Check.ge(0)),
+        "reference_n": pa.Column("Int64", nullable=True),
+        "statistic": pa.Column(str),
+        "value": pa.Column("float64", nullable=True),
+        "reference": pa.Column("float64", nullable=True),
+        "standard_error": pa.Column("float64", nullable=True),
+        "p_value": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),
+        "severity": pa.Column("float64", nullable=True),
+        "evidence": pa.Column(str),
+    },
+    strict=True,
+    name="gaps",
+)
