@@ -104,3 +104,11 @@ GAPS = pa.DataFrameSchema(
     strict=True,
     name="gaps",
 )
+
+#: Score tables of an atlas by their path in it.
+SCORE_TABLES: dict[str, pa.DataFrameSchema] = {
+    "scores/pairs.parquet": PAIR_SCORES,
+    "scores/models.parquet": MODEL_SCORES,
+    "scores/coverage.parquet": COVERAGE,
+    "scores/gaps.parquet": GAPS,
+}

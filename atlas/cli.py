@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``matteratlas``. Results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from .console import ProgressReporter, emit_json, emit_table
+from .schemas.errors import AtlasError
+
+app = typer.Typer(
+    name="matteratlas",
+    help="The embedding dataset and registry of matter.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(no_args_is_help=True, help="Models the registry knows.")
+sets_app = typer.Typer(no_args_is_help=True, help="Structure sets the registry knows.")
+app.add_typer(models_app, name="models")
+app.add_typer(sets_app, name="sets")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+AtlasPath = Annotated[Path, typer.Argument(help="Atlas folder.", metavar="PATH")]
+
+
+def _split(value: str | None) -> list[str] | None:
+    return [v for v in value.replace(",", " ").split() if v] if value else None
+
+
+@models_app.command("list", epilog="Example: matteratlas models list --json")
+def models_list(as_json: Json = False) -> None:
+    """List every model card."""
+    from .registry import catalog
+
+    cards = catalog.models().values()
+    rows = [
+        {
+            "id": c.id,
+            "family": c.family,
+            "modality": c.modality,
+            "learned": c.learned,
+            "layers": len(c.layers),
+            "dim": c.layer().dim,
+            "parameters": c.parameters,
+            "weights": c.checkpoint.obtained,
+            "licence": c.licence.weights,
+        }
+        for c in cards
+    ]
+    emit_json(rows) if as_json else emit_table(pd.DataFrame(rows).convert_dtypes())
+
+
+@models_app.command("show", epilog="Example: matteratlas models show chgnet-0.3.0")
+def models_show(model: str, as_json: Json = False) -> None:
+    """Show one model card."""
+    from .registry import catalog
+
+    _show(catalog.model(model).model_dump(mode="json"), as_json)
+
+
+@sets_app.command("list", epilog="Example: matteratlas sets list")
+def sets_list(as_json: Json = False) -> None:
+    """List every structure set."""
+    from .registry import catalog
+
+    rows = [
+        {
+            "id": c.id,
+            "version": c.version,
+            "kinds": "+".join(c.kinds),
+            "strata": len(c.strata),
+            "structures": c.count,
+            "starter": c.starter,
+            "labels": ", ".join(f"{k} [{v.unit}]" for k, v in c.labels.items()),
+            "licence": c.licence,
+        }
+        for c in catalog.structure_sets().values()
+    ]
+    emit_json(rows) if as_json else emit_table(pd.DataFrame(rows))
+
+
+@sets_app.command("show", epilog="Example: matteratlas sets show minerals")
+def sets_show(structure_set: str, as_json: Json = False) -> None:
+    """Show one structure-set card."""
+    from .registry import catalog
+
+    _show(catalog.structure_set(structure_set).model_dump(mode="json"), as_json)
+
+
+def _show(card: dict[str, Any], as_json: bool) -> None:
+    import yaml
+
+    emit_json(card) if as_json else print(yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
+
+
+@app.command(epilog="Example: matteratlas build --sets starter --models sevennet-0,chgnet-0.3.0")
+def build(
+    models: Annotated[
+        str | None, typer.Option(help="Ids or families, comma-separated; default all.")
+    ] = None,
+    sets: Annotated[
+        str, typer.Option(help="'starter' rows of every set, 'all' full sets, or set ids.")
+    ] = "starter",
+    out: Annotated[Path, typer.Option(help="Atlas folder.")] = Path("out/starter"),
+    resume: Annotated[bool, typer.Option(help="Keep complete units; --no-resume redoes.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Local processes; 0 = this one.")] = 2,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Existing Dask scheduler.", envvar="DASK_SCHEDULER_ADDRESS"),
+    ] = None,
+    nodes: Annotated[bool, typer.Option(help="Keep atom, residue and token vectors.")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Embed structure sets with models. Exits 9 if some unit failed; the rest is complete."""
+    from .builders.build import build as run
+
+    starter = sets == "starter"
+    with ProgressReporter(quiet=as_json) as reporter:
+        report = run(
+            out,
+            models=_split(models),
+            sets=None if starter else _split(sets),
+            selection="starter" if starter else "full",
+            resume=resume,
+            workers=workers,
+            scheduler=scheduler,
+            keep_nodes=nodes,
+            device=device,
+            reporter=reporter,
+        )
+    outcomes = pd.Series([u.outcome for u in report.units]).value_counts().to_dict()
+    missing: dict[str, int] = {}
+    for unit in report.units:
+        for reason, n in (unit.missing or {}).items():
+            missing[reason] = missing.get(reason, 0) + n
+    if as_json:
+        emit_json(
+            {
+                "path": str(out),
+                "outcomes": outcomes,
+                "structures": report.structures,
+                "rejected": report.rejected,
+                "duplicates": report.duplicates,
+                "linked": report.linked,
+                "missing": missing,
+                "units": [vars(u) for u in report.units],
+            }
+        )
+    else:
+        emit_table(report.counts().reset_index(), title="rows embedded")
+        done = ", ".join(f"{n} {k}" for k, n in sorted(outcomes.items()))
+        gone = ", ".join(f"{n} {k}" for k, n in sorted(missing.items())) or "none"
+        faulty = f"{sum(report.rejected.values())} rejected, {sum(report.duplicates.values())}"
+        print(f"units: {done}; rows missing: {gone}; structures: {faulty} duplicate; atlas: {out}")
+    if report.failed:
+        raise typer.Exit(9)
+
+
+@app.command(epilog="Example: matteratlas validate out/starter --deep")
+def validate(
+    path: AtlasPath,
+    deep: Annotated[bool, typer.Option(help="Read every vector too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check an atlas: schemas, hashes, ids, dims; with --deep every value. Exits 5 on a fault."""
+    from .registry.validate import validate as run
+
+    result = run(path, deep=deep)
+    if as_json:
+        emit_json({**vars(result), "ok": result.ok})
+    else:
+        for fault in result.faults:
+            print(fault)
+        state = "valid" if result.ok else f"{len(result.faults)} faults"
+        print(
+            f"{path}: {state} ({result.units} units, {result.rows} rows, {result.files} files "
+            f"hashed, {result.tables} tables)"
+        )
+    if not result.ok:
+        raise typer.Exit(5)
+
+
+@app.command(epilog="Example: matteratlas analyze out/starter --k 10 --permutations 200")
+def analyze(
+    path: AtlasPath,
+    k: Annotated[int, typer.Option(min=1, help="Neighbours.")] = 10,
+    permutations: Annotated[int, typer.Option(min=0, help="Null draws a pair.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of subsamples and permutations.")] = 0,
+    max_rows: Annotated[int, typer.Option(help="Largest selection; above, a sample.")] = 2000,
+    resume: Annotated[bool, typer.Option(help="Keep scores whose inputs are unchanged.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Score every pair of models on every selection, and find the gaps."""
+    from .analysis.analyze import analyze as run
+
+    with ProgressReporter(quiet=as_json) as reporter:
+        report = run(
+            path,
+            k=k,
+            permutations=permutations,
+            seed=seed,
+            max_rows=max_rows,
+            resume=resume,
+            reporter=reporter,
+        )
+    emit_json(report.summary()) if as_json else print(report.text())
+
+
+@app.command(epilog="Example: matteratlas gaps out/starter --kind density --top 10")
+def gaps(
+    path: AtlasPath,
+    kind: Annotated[
+        str | None, typer.Option(help="coverage, agreement, distribution or density.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of each kind.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """List the gaps found by the last analysis, most severe first."""
+    from .registry.archive import open_atlas
+
+    table = open_atlas(str(path)).table("scores/gaps.parquet")
+    kinds = list(dict.fromkeys(table["kind"]))
+    if kind is not None and kind not in kinds:
+        raise AtlasError(f"--kind {kind}: this atlas has gaps of kind {', '.join(kinds)}")
+    table = table if kind is None else table[table["kind"] == kind]
+    table = table.sort_values("severity", ascending=False, kind="stable").groupby("kind").head(top)
+    if as_json:
+        emit_json(json.loads(table.to_json(orient="records")))
+        return
+    columns = ["kind", "region", "model", "n", "statistic", "value", "reference", "p_value"]
+    emit_table(table[[*columns, "evidence"]].round(4), title="gaps")
+
+
+@app.command(epilog="Example: matteratlas report out/starter")
+def report(
+    path: AtlasPath,
+    out: Annotated[Path | None, typer.Option(help="Page; default PATH/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the atlas page: one HTML file that needs no network."""
+    from .analysis.report.page import write_report
+
+    page = write_report(path, out=out)
+    size = page.stat().st_size
+    if as_json:
+        emit_json({"page": str(page), "bytes": size})
+    else:
+        print(f"open {page.resolve().as_uri()} ({size / 1e6:.1f} MB)")
+
+
+def main() -> None:
+    """Entry point: errors made on purpose are one line and a meaningful exit code."""
+    try:
+        app()
+    except AtlasError as error:
+        print(f"matteratlas: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("matteratlas: interrupted; complete units are kept, run again", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
