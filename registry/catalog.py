@@ -163,6 +163,8 @@ def sets_table(cards: Iterable[StructureSetCard] | None = None) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for card in cards or structure_sets().values():
         base = card.model_dump(mode="json", exclude={"strata", "labels", "sources"})
+        if isinstance(base["elements"], str):
+            base["elements"] = [base["elements"]]
         base["sources"] = [s.package for s in card.sources]
         base["labels"] = [f"{k} [{v.unit}; {v.level_of_theory}]" for k, v in card.labels.items()]
         for name, stratum in card.strata.items():
@@ -183,6 +185,9 @@ def _flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[f"{prefix}{key}"] = json.dumps(value, sort_keys=True)
         elif isinstance(value, list):
             flat[f"{prefix}{key}"] = [str(v) for v in value]
+        elif key == "elements" and isinstance(value, str):
+            # A range and a list of ranges mean the same; one column holds one type.
+            flat[f"{prefix}{key}"] = [value]
         else:
             flat[f"{prefix}{key}"] = value
     return flat
