@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pandas as pd
 
 from ..registry import catalog
-from ..registry.tables import write_index, write_table
-from ..schemas.archive import ATLAS_FILE, FORMAT, FORMAT_VERSION, STORE, UNIT_FILE, check_format
+from ..registry.tables import read_structures_table, write_index, write_table
+from ..schemas.archive import (
+    ATLAS_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    STORE,
+    check_format,
+    record_path,
+)
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.errors import ArchiveError, missing_extra
+from ..schemas.structure_sets import structure_arrow_schema
+from ..schemas.structures import LABEL_PREFIX
 from .embed import UnitReport, embed_model
 from .structures.sets import link_sets, load_set
 from .writer import STAGING, consolidate
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
 Selection = Literal["full", "starter"]
 _TOPIC = "matteratlas-progress"
 
-#: Columns that stay in the atlas only where the set's card allows passing coordinates on.
+#: Columns (and array labels) kept only where the set's card allows passing coordinates on.
 GEOMETRY = ("numbers", "positions", "cell", "backbone")
 
 
@@ -174,8 +183,7 @@ def open_root(out: Path) -> None:
 
 
 def _forget(out: Path, model_id: str, set_id: str) -> None:
-    marker = out / STORE / model_id / set_id / UNIT_FILE
-    marker.unlink(missing_ok=True)
+    record_path(out, model_id, set_id).unlink(missing_ok=True)
 
 
 def _cost(card: ModelCard) -> tuple[int, int]:
@@ -187,7 +195,8 @@ def _cost(card: ModelCard) -> tuple[int, int]:
 def _prepare_set(out: Path, card: StructureSetCard, selection: Selection) -> dict[str, Any]:
     """Load one set and stage its table, coordinates included, for the workers to stream."""
     loaded = load_set(card, selection=selection)
-    write_table(loaded.table, out / STAGING / "sets" / f"{card.id}.parquet")
+    path = out / STAGING / "sets" / f"{card.id}.parquet"
+    write_table(loaded.table, path, schema=structure_arrow_schema(card))
     return {
         "card": card,
         "ids": loaded.table["id"].tolist(),
@@ -225,7 +234,7 @@ def _prepare_sets(
     for path in sorted((out / "structures").glob("*.parquet")):
         if path.stem not in known:
             tables[path.stem] = path
-    frames = {s: pd.read_parquet(p) for s, p in tables.items()}
+    frames = {s: read_structures_table(p) for s, p in tables.items()}
     frames = {s: frames[s] for s in catalog.structure_sets() if s in frames}
     for set_id, frame in link_sets(frames).items():
         report.linked[set_id] = int(frame["linked"].notna().sum())
@@ -233,8 +242,10 @@ def _prepare_sets(
             card = next(c for c in cards if c.id == set_id)
             kept = frame.copy()
             if not card.redistribute_coordinates:
-                kept[list(GEOMETRY)] = None
-            write_table(kept, out / "structures" / f"{set_id}.parquet")
+                arrays = [n for n, label in card.labels.items() if label.shape != "scalar"]
+                kept[[*GEOMETRY, *(f"{LABEL_PREFIX}{n}" for n in arrays)]] = None
+            path = out / "structures" / f"{set_id}.parquet"
+            write_table(kept, path, schema=structure_arrow_schema(card))
     for kind in ("rejected", "duplicates"):
         table = pd.concat([p[kind] for p in prepared], ignore_index=True)
         write_table(table, out / "registry" / f"{kind}.parquet")

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import zarr
 
-from ..schemas.archive import FORMAT_VERSION, STORE, UNIT_FILE
+from ..schemas.archive import FORMAT_VERSION, RECORDS, STORE, record_path
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.structures import Structure, structure_from_row
 from .adapters.base import Adapter, Embedded, Missing, load_adapter
@@ -212,10 +212,10 @@ class CarryStore:
         self._index: dict[str, tuple[zarr.Group, int]] = {}
         self._offsets: dict[str, np.ndarray] = {}
         wanted = model_fingerprint(card, keep_nodes=keep_nodes)
-        for path in sorted((root / STORE / card.id).glob(f"*/{UNIT_FILE}")):
+        for path in sorted((root / RECORDS / card.id).glob("*.json")):
             if json.loads(path.read_text(encoding="utf-8"))["model_fingerprint"] != wanted:
                 continue
-            unit = zarr.open_group(path.parent, mode="r")
+            unit = zarr.open_group(root / STORE / card.id / path.stem, mode="r")
             for row, structure_id in enumerate(np.asarray(unit["structure_id"][:])):
                 self._index.setdefault(str(structure_id), (unit, row))
 
@@ -246,8 +246,8 @@ class CarryStore:
 
 
 def read_unit_record(root: Path, model_id: str, set_id: str) -> dict[str, Any] | None:
-    """``unit.json`` of a complete unit, or None when the unit is absent."""
-    path = root / STORE / model_id / set_id / UNIT_FILE
+    """Commit record of a complete unit, or None when the unit is absent."""
+    path = record_path(root, model_id, set_id)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -3,8 +3,8 @@
 
 Rows go to raw spool files as they come, so memory holds one window of structures whatever the
 set's size. ``finish`` turns the spools into the sharded Zarr group and its Parquet twin inside a
-staging folder, reads them back against the spools, hashes every file, writes ``unit.json`` last and
-renames the group into the atlas. A killed build leaves a staging folder and nothing else.
+staging folder, reads them back against the spools, hashes every file, renames both into the atlas
+and writes the commit record last. A killed build leaves nothing that a reader would see.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from ..registry.hub import sha256_of
 from ..schemas.archive import (
     CHUNK_ROWS,
     FORMAT_VERSION,
+    PARQUET,
     SHARD_ROWS,
     STORE,
-    UNIT_FILE,
     FileRecord,
     MatEmb,
     UnitRecord,
+    record_path,
 )
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.errors import ArchiveError
@@ -157,7 +158,7 @@ class UnitWriter:
             spool.append(result.nodes[name])
 
     def finish(self) -> UnitRecord:
-        """Write, verify, hash and commit; returns what ``unit.json`` says.
+        """Write, verify, hash and commit; returns the commit record.
 
         Raises
         ------
@@ -169,7 +170,7 @@ class UnitWriter:
         digest = self._write_zarr(group_path)
         self._write_parquet(parquet_path)
         group_target = self.root / STORE / self.card.id / self.set_card.id
-        parquet_target = self.root / "parquet" / self.card.id / f"{self.set_card.id}.parquet"
+        parquet_target = self.root / PARQUET / self.card.id / f"{self.set_card.id}.parquet"
         missing = Counter(r.split(":")[0] for r in self._reasons if r)
         record = UnitRecord(
             format_version=FORMAT_VERSION,
@@ -188,16 +189,30 @@ class UnitWriter:
                 _record(parquet_path, parquet_target.relative_to(self.root)),
             ],
         )
+        self._commit(record, group_path, group_target, parquet_path, parquet_target)
+        return record
+
+    def _commit(
+        self,
+        record: UnitRecord,
+        group: Path,
+        group_target: Path,
+        parquet: Path,
+        parquet_target: Path,
+    ) -> None:
+        """Out with a stale record first and in with the new one last: never a mixture."""
+        target = record_path(self.root, self.card.id, self.set_card.id)
+        for path in (target, group_target, parquet_target):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.stage / "record.json"
         text = json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n"
-        (group_path / UNIT_FILE).write_text(text, encoding="utf-8")
-        parquet_target.parent.mkdir(parents=True, exist_ok=True)
-        group_target.parent.mkdir(parents=True, exist_ok=True)
-        # Out with a stale unit first: while neither is in place the unit is absent, never mixed.
+        scratch.write_text(text, encoding="utf-8")
+        target.unlink(missing_ok=True)
         if group_target.exists():
             group_target.replace(self.stage / "stale")
-        parquet_path.replace(parquet_target)
-        group_path.replace(group_target)
-        return record
+        parquet.replace(parquet_target)
+        group.replace(group_target)
+        scratch.replace(target)
 
     def _write_zarr(self, path: Path) -> str:
         unit = zarr.create_group(store=path, zarr_format=3)
@@ -217,6 +232,7 @@ class UnitWriter:
                 dtype="string" if text else values.dtype,
                 chunks=(max(1, min(rows, SHARD_ROWS)),),
                 fill_value="" if text else (np.nan if values.dtype.kind == "f" else 0),
+                config=_KEEP_ALL,
                 dimension_names=("structure",),
                 attributes=_COLUMN_ATTRS[name],
             )
@@ -304,6 +320,9 @@ class UnitWriter:
                 writer.write_table(pa.table(columns, schema=pa.schema(fields)))
 
 
+#: Chunks that equal the fill value are written too: an absent file is then always a fault.
+_KEEP_ALL: Any = {"write_empty_chunks": True}
+
 _COLUMN_ATTRS: dict[str, dict[str, str]] = {
     "structure_id": {"long_name": "structure id"},
     "reason": {"long_name": "why the row is missing; empty when embedded"},
@@ -326,6 +345,7 @@ def _create_matrix(
         shards=(shard, shape[1]),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
         fill_value=np.nan,
+        config=_KEEP_ALL,
         dimension_names=dims,
         attributes={"long_name": "embedding", "units": "1"},
     )

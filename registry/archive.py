@@ -19,7 +19,7 @@ import zarr
 from ..schemas.archive import ATLAS_FILE, FORMAT, STORE, check_format
 from ..schemas.errors import ArchiveError
 from ..schemas.structures import Structure, structure_from_row
-from .tables import MODELS, SETS, UNITS
+from .tables import MODELS, SETS, UNITS, read_structures_table
 
 #: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
 GEOMETRY = ("numbers", "positions", "cell", "pbc", "backbone")
@@ -88,9 +88,10 @@ class Atlas:
         ArchiveError
             The atlas has no such table.
         """
+        read = read_structures_table if path.startswith("structures/") else pd.read_parquet
         try:
             with self._fs.open(f"{self._root}/{path}", "rb") as handle:
-                return pd.read_parquet(handle, **options)
+                return read(handle, **options)
         except FileNotFoundError as error:
             verb = "analyze" if path.startswith("scores/") else "build"
             hint = f"matteratlas {verb} {self.location}"

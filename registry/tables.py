@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..schemas.archive import STORE, UNIT_FILE, UnitRecord
+from ..schemas.archive import RECORDS, UnitRecord
 from . import catalog
 
 #: One row a complete unit.
@@ -20,11 +21,14 @@ MODELS = "registry/models.parquet"
 SETS = "registry/sets.parquet"
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a Parquet table whole or not at all; the Hub viewer's page index is included."""
+def write_table(table: pd.DataFrame, path: Path, *, schema: pa.Schema | None = None) -> None:
+    """Write a Parquet table whole or not at all; the Hub viewer's page index is included.
+
+    ``schema`` fixes the column types whatever columns happen to be null.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = pa.Table.from_pandas(table, preserve_index=False, schema=schema)
     # pandas' own metadata names library versions; without it equal tables are equal bytes.
     arrow = arrow.replace_schema_metadata(None)
     try:
@@ -34,9 +38,15 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def read_structures_table(source: Path | IO[bytes], **options: Any) -> pd.DataFrame:
+    """Read a structures table; nullable integers stay integers."""
+    table = pd.read_parquet(source, **options)
+    return table.astype({c: "Int64" for c in ("multiplicity",) if c in table})
+
+
 def unit_records(root: Path) -> list[UnitRecord]:
     """Commit records of every complete unit, sorted by model and set."""
-    paths = sorted((root / STORE).glob(f"*/*/{UNIT_FILE}"))
+    paths = sorted((root / RECORDS).glob("*/*.json"))
     return [UnitRecord.model_validate_json(p.read_text(encoding="utf-8")) for p in paths]
 
 

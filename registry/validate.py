@@ -23,20 +23,21 @@ from ..schemas.archive import (
     ATLAS_FILE,
     CHUNK_ROWS,
     FORMAT,
+    RECORDS,
     STORE,
-    UNIT_FILE,
     UNIT_ROWS,
     UnitRecord,
     check_dataset,
     check_format,
     layer_schema,
+    record_path,
     unit_schema,
 )
 from ..schemas.errors import ArchiveError
 from ..schemas.scores import SCORE_TABLES
 from ..schemas.structures import STRUCTURE_TABLE
 from .hub import sha256_of
-from .tables import MODELS, SETS, UNITS
+from .tables import MODELS, SETS, UNITS, read_structures_table
 
 
 @dataclass
@@ -84,7 +85,7 @@ def validate(
     _check_marker(root)
     structures = _check_tables(root, result, progress)
     expected = _unit_index(root, result)
-    for folder in _unit_folders(root):
+    for folder in _unit_folders(root, result):
         name = f"{folder.parent.name}/{folder.name}"
         if progress:
             progress(name)
@@ -128,6 +129,8 @@ def _check_marker(root: Path) -> None:
 
 def _read(root: Path, name: str, result: Validation) -> pd.DataFrame | None:
     try:
+        if name.startswith("structures/"):
+            return read_structures_table(root / name)
         return pd.read_parquet(root / name)
     except FileNotFoundError:
         result.faults.append(f"{name}: missing; run matteratlas build again")
@@ -183,21 +186,27 @@ def _unit_index(root: Path, result: Validation) -> set[str]:
     return {f"{m}/{s}" for m, s in zip(table["model"], table["set"], strict=True)}
 
 
-def _unit_folders(root: Path) -> Iterator[Path]:
+def _unit_folders(root: Path, result: Validation) -> Iterator[Path]:
+    """Folders of every unit; a record without its folder is a fault."""
     for model in sorted(p for p in (root / STORE).glob("*") if p.is_dir()):
         yield from sorted(p for p in model.iterdir() if p.is_dir())
+    for path in sorted((root / RECORDS).glob("*/*.json")):
+        if not (root / STORE / path.parent.name / path.stem).is_dir():
+            name = path.relative_to(root).as_posix()
+            result.faults.append(f"{name}: its unit is missing; run matteratlas build again")
 
 
 def _record(folder: Path, root: Path, result: Validation) -> UnitRecord | None:
     name = folder.relative_to(root)
-    path = folder / UNIT_FILE
+    path = record_path(root, folder.parent.name, folder.name)
+    where = path.relative_to(root).as_posix()
     if not path.exists():
-        result.faults.append(f"{name}: no {UNIT_FILE}; the unit is incomplete: build it again")
+        result.faults.append(f"{name}: no {where}; the unit is incomplete: build it again")
         return None
     try:
         record = UnitRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        result.faults.append(f"{name}/{UNIT_FILE}: damaged ({str(error).splitlines()[0]})")
+        result.faults.append(f"{where}: damaged ({str(error).splitlines()[0]})")
         return None
     check_format(record.format_version, where=str(path))
     if (record.model, record.structure_set) != (folder.parent.name, folder.name):
@@ -214,7 +223,7 @@ def _check_files(root: Path, folder: Path, record: UnitRecord, result: Validatio
     for file in record.files:
         path = root / file.path
         if ".." in Path(file.path).parts or Path(file.path).is_absolute():
-            result.faults.append(f"{file.path}: leaves the atlas; {UNIT_FILE} is not to be trusted")
+            result.faults.append(f"{file.path}: leaves the atlas; its record is not to be trusted")
             continue
         result.files += 1
         if not path.is_file():
@@ -228,8 +237,8 @@ def _check_files(root: Path, folder: Path, record: UnitRecord, result: Validatio
             result.faults.append(f"{file.path}: sha256 differs from the declared; build it again")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
-        if name not in declared and path != folder / UNIT_FILE:
-            result.faults.append(f"{name}: not declared in {UNIT_FILE}; remove the foreign file")
+        if name not in declared:
+            result.faults.append(f"{name}: not in the unit's record; remove the foreign file")
 
 
 def _check_unit(
@@ -244,8 +253,8 @@ def _check_unit(
     group = zarr.open_group(folder, mode="r")
     unit = xr.open_zarr(folder, consolidated=False, zarr_format=3)
     check_dataset(unit, unit_schema(rows=record.rows), where=name)
-    ids = np.asarray(group["structure_id"][:]).astype(str)
-    reasons = np.asarray(group["reason"][:]).astype(str)
+    ids = np.asarray(group["structure_id"][:]).astype(object)
+    reasons = np.asarray(group["reason"][:]).astype(object)
     sizes = np.asarray(group["row_size"][:])
     known = structures.get(record.structure_set)
     if known is None:
@@ -256,7 +265,7 @@ def _check_unit(
     embedded = int((reasons == "").sum())
     if embedded != record.embedded:
         result.faults.append(
-            f"{name}: {embedded} rows embedded, {UNIT_FILE} says {record.embedded}; rebuild it"
+            f"{name}: {embedded} rows embedded, its record says {record.embedded}; rebuild it"
         )
     for layer, dim in record.layers.items():
         nodes = int(sizes.sum()) if "node_embedding" in group[layer] else None

@@ -2,12 +2,14 @@
 """The archive format: names, versions, and what a unit must look like.
 
 A *unit* is everything one model says of one structure set: a Zarr group
-``embeddings.zarr/<model>/<set>`` and its Parquet twin ``parquet/<model>/<set>.parquet``.
-``unit.json`` inside the group is written last; a group without it does not exist for readers.
+``embeddings.zarr/<model>/<set>``, its Parquet twin ``parquet/<model>/<set>.parquet`` and its commit
+record ``units/<model>/<set>.json``. The record is written last; data without it do not exist for
+readers.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +26,9 @@ FORMAT = "matteratlas"
 FORMAT_VERSION = "1.0"
 
 ATLAS_FILE = "atlas.json"
-UNIT_FILE = "unit.json"
 STORE = "embeddings.zarr"
+PARQUET = "parquet"
+RECORDS = "units"
 
 #: Rows a chunk and a shard hold; writers fill whole shards.
 CHUNK_ROWS = 4096
@@ -76,7 +79,7 @@ class FileRecord(BaseModel):
 
 
 class UnitRecord(BaseModel):
-    """``unit.json``: the commit record of a unit."""
+    """``units/<model>/<set>.json``: the commit record of a unit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -92,6 +95,11 @@ class UnitRecord(BaseModel):
     layers: dict[str, int]
     content_sha256: str
     files: list[FileRecord]
+
+
+def record_path(root: Path, model: str, set_id: str) -> Path:
+    """Where a unit's commit record lives."""
+    return root / RECORDS / model / f"{set_id}.json"
 
 
 def check_format(version: str, *, where: str) -> None:

@@ -11,7 +11,7 @@ _PROVENANCE = {
     "selection": pa.Column(str),
     "selection_sha256": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
     "n": pa.Column("int64", pa.Check.ge(1)),
-    "k": pa.Column("Int64", pa.Check.ge(1), nullable=True),
+    "k": pa.Column("Int64", pa.Check.ge(1), nullable=True, coerce=True),
     "metric": pa.Column(str),
     "metric_version": pa.Column(str),
     "normalise": pa.Column(str),
@@ -89,26 +89,73 @@ GAPS = pa.DataFrameSchema(
             str,
             pa.Check.isin(["coverage", "agreement", "distribution", "density"]),
         ),
+        "rank": pa.Column("int64", pa.Check.ge(1)),
         "region": pa.Column(str),
         "model": pa.Column(str, nullable=True),
+        "selection": pa.Column(str, nullable=True),
         "n": pa.Column("int64", pa.Check.ge(0)),
-        "reference_n": pa.Column("Int64", nullable=True),
+        "reference_n": pa.Column("Int64", nullable=True, coerce=True),
         "statistic": pa.Column(str),
         "value": pa.Column("float64", nullable=True),
         "reference": pa.Column("float64", nullable=True),
-        "standard_error": pa.Column("float64", nullable=True),
+        "standard_error": pa.Column("float64", pa.Check.ge(0), nullable=True),
         "p_value": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),
-        "severity": pa.Column("float64", nullable=True),
-        "evidence": pa.Column(str),
+        "q_value": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),
+        "severity": pa.Column("float64", pa.Check.in_range(0, 1)),
+        "evidence": pa.Column(str, pa.Check.str_length(min_value=1)),
     },
     strict=True,
+    unique=["kind", "region", "model", "statistic"],
     name="gaps",
+)
+
+#: How far the models keep the same neighbours around each structure.
+LOCAL = pa.DataFrameSchema(
+    {
+        "release": pa.Column(str),
+        "id": pa.Column(str, pa.Check.str_matches(r"^ma1-[a-z2-7]{26}$")),
+        "set": pa.Column(str),
+        "stratum": pa.Column(str),
+        "selection": pa.Column(str),
+        "selection_sha256": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+        "n": pa.Column("int64", pa.Check.ge(3)),
+        "k": pa.Column("int64", pa.Check.ge(1)),
+        "pairs": pa.Column("int64", pa.Check.ge(1)),
+        "agreement": pa.Column("float64", pa.Check.in_range(0, 1)),
+        "null": pa.Column("float64", pa.Check.in_range(0, 1)),
+    },
+    strict=True,
+    unique=["selection", "id"],
+    name="local agreement",
+)
+
+#: Which rows and models each selection name stands for.
+SELECTIONS = pa.DataFrameSchema(
+    {
+        "selection": pa.Column(str, unique=True),
+        "selection_sha256": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+        "role": pa.Column(str, pa.Check.isin(["kind", "stratum", "partial", "contrast"])),
+        "parent": pa.Column(str, nullable=True),
+        "contrast": pa.Column(str, nullable=True),
+        "group": pa.Column(str, nullable=True),
+        "side": pa.Column(str, pa.Check.isin(["in", "out"]), nullable=True),
+        "draw": pa.Column("Int64", pa.Check.ge(0), nullable=True, coerce=True),
+        "n": pa.Column("int64", pa.Check.ge(1)),
+        "available": pa.Column("int64", pa.Check.ge(1)),
+        "models": pa.Column(object),
+        "ids": pa.Column(object),
+    },
+    checks=pa.Check(lambda t: t["n"] <= t["available"], error="more rows taken than there are"),
+    strict=True,
+    name="selections",
 )
 
 #: Score tables of an atlas by their path in it.
 SCORE_TABLES: dict[str, pa.DataFrameSchema] = {
+    "scores/selections.parquet": SELECTIONS,
     "scores/pairs.parquet": PAIR_SCORES,
     "scores/models.parquet": MODEL_SCORES,
+    "scores/local.parquet": LOCAL,
     "scores/coverage.parquet": COVERAGE,
     "scores/gaps.parquet": GAPS,
 }
