@@ -169,9 +169,12 @@ def _check_schema(table: pd.DataFrame, schema: object, name: str, result: Valida
     try:
         schema.validate(table, lazy=True)  # type: ignore[attr-defined]
     except SchemaErrors as error:
-        cases = error.failure_cases.drop_duplicates(["column", "check"])
+        cases = error.failure_cases.drop_duplicates(["check", "index"])
         for case in cases.head(5).itertuples():
             row = "" if pd.isna(case.index) else f", row {case.index}"
+            if case.schema_context == "DataFrameSchema" and row:  # a fault of the whole row
+                result.faults.append(f"{name}{row}: {case.check}")
+                continue
             result.faults.append(
                 f"{name}{row}: column '{case.column}' fails {case.check} "
                 f"(value {str(case.failure_case)[:60]!r})"

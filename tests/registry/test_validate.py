@@ -112,7 +112,7 @@ def rehash(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "says"), [(np.nan, "missing_iff_reason"), (0.0, "non_zero"), (np.inf, "finite")]
+    ("value", "says"), [(np.nan, "missing reason"), (0.0, "all zero"), (np.inf, "not finite")]
 )
 def test_deep_names_the_row_of_a_bad_value(atlas_copy: Path, value: float, says: str) -> None:
     unit = zarr.open_group(atlas_copy / UNIT, mode="r+")
