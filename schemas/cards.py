@@ -219,6 +219,22 @@ class ModelCard(_Closed):
             f"{', '.join(layer.name for layer in self.layers)}"
         )
 
+    def required_options(self, *names: str) -> dict[str, Any]:
+        """The card's options, which must be exactly ``names``.
+
+        Raises
+        ------
+        CardError
+            An option is missing or is not one the adapter knows.
+        """
+        options = self.options or {}
+        if set(options) != set(names):
+            raise CardError(
+                f"model '{self.id}': key 'options' must hold {', '.join(names)}; "
+                f"it holds {', '.join(options) or 'nothing'}"
+            )
+        return dict(options)
+
 
 class Stratum(_Closed):
     """A named part of a structure set."""
