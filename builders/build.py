@@ -247,8 +247,13 @@ def _prepare_sets(
             path = out / "structures" / f"{set_id}.parquet"
             write_table(kept, path, schema=structure_arrow_schema(card))
     for kind in ("rejected", "duplicates"):
-        table = pd.concat([p[kind] for p in prepared], ignore_index=True)
-        write_table(table, out / "registry" / f"{kind}.parquet")
+        path = out / "registry" / f"{kind}.parquet"
+        parts = [p[kind] for p in sorted(prepared, key=lambda p: p["card"].id)]
+        if path.exists():  # sets of earlier builds keep their notes
+            earlier = pd.read_parquet(path)
+            parts.insert(0, earlier[~earlier["set"].isin(known)])
+        table = pd.concat(parts, ignore_index=True).sort_values("set", kind="stable")
+        write_table(table.astype(object), path)
 
 
 def _run(

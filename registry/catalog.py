@@ -154,14 +154,16 @@ def relations(card: ModelCard, structures: pd.DataFrame) -> pd.Series:
 
 def models_table(cards: Iterable[ModelCard] | None = None) -> pd.DataFrame:
     """The model cards as a table, one row a model, nested keys joined by a dot."""
-    rows = [_flatten(c.model_dump(mode="json")) for c in cards or models().values()]
+    rows = [
+        _flatten(c.model_dump(mode="json")) for c in (models().values() if cards is None else cards)
+    ]
     return pd.DataFrame(rows)
 
 
 def sets_table(cards: Iterable[StructureSetCard] | None = None) -> pd.DataFrame:
     """The structure-set cards as a table, one row a stratum."""
     rows: list[dict[str, Any]] = []
-    for card in cards or structure_sets().values():
+    for card in structure_sets().values() if cards is None else cards:
         base = card.model_dump(mode="json", exclude={"strata", "labels", "sources"})
         if isinstance(base["elements"], str):
             base["elements"] = [base["elements"]]

@@ -81,8 +81,18 @@ def write_index(root: Path) -> None:
         ],
     )
     write_table(units, root / UNITS)
-    known_models, known_sets = catalog.models(), catalog.structure_sets()
     held = {p.stem for p in (root / "structures").glob("*.parquet")}
-    models = [known_models[m] for m in dict.fromkeys(units["model"]) if m in known_models]
-    write_table(catalog.models_table(models), root / MODELS)
-    write_table(catalog.sets_table([c for s, c in known_sets.items() if s in held]), root / SETS)
+    models = {m: c for m, c in catalog.models().items() if m in set(units["model"])}
+    sets = {s: c for s, c in catalog.structure_sets().items() if s in held}
+    _write_cards(catalog.models_table(models.values()), root / MODELS, set(units["model"]))
+    _write_cards(catalog.sets_table(sets.values()), root / SETS, held)
+
+
+def _write_cards(table: pd.DataFrame, path: Path, held: set[str]) -> None:
+    """Write cards; entries held by the atlas but unknown to this registry keep their rows."""
+    if path.exists():
+        earlier = pd.read_parquet(path)
+        kept = earlier[earlier["id"].isin(held - set(table.get("id", [])))]
+        if len(kept):
+            table = pd.concat([table, kept], ignore_index=True)
+    write_table(table, path)
