@@ -81,7 +81,9 @@ def check_structure_table(table: pd.DataFrame, card: StructureSetCard) -> None:
         ) from error
     known = table["set"] == card.id
     if not known.all():
-        raise SourceError(f"{who}: row '{table.loc[~known, 'source_id'].iloc[0]}' is of another set")
+        raise SourceError(
+            f"{who}: row '{table.loc[~known, 'source_id'].iloc[0]}' is of another set"
+        )
     allowed = elements_of(card.elements) or frozenset()
     for source_id, elements in zip(table["source_id"], table["elements"], strict=True):
         foreign = [e for e in elements if e not in allowed]
