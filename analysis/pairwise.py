@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All pairs of models, all metrics, from shared work, with error bars and null calibration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..schemas.errors import MetricError
+from . import calibration
+from .blocks import MINIMUM_ROWS, Normalise, Space, as_rows, check_neighbour_count, normalise_rows
+from .calibration import (
+    calibrated,
+    jackknife_blocks,
+    null_quantile,
+    p_value,
+    standard_error,
+)
+from .families import (
+    Measured,
+    NeighbourLists,
+    Sampling,
+    measure_dimension,
+    measure_global,
+    measure_imbalance,
+    measure_neighbour_overlap,
+)
+from .metrics.cards import CARDS, METRICS, VERSIONS, MetricName
+from .metrics.cknna import Variant, check_variant
+from .metrics.intrinsic_dimension import Method, check_method
+from .tiles import Kernel
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+OVERLAPS: tuple[MetricName, ...] = ("mutual_knn", "cknna")
+KERNELS: dict[MetricName, Kernel] = {
+    "linear_cka": "linear",
+    "distance_correlation": "distance",
+}
+
+
+def pairwise(
+    data: Mapping[str, ArrayLike],
+    *,
+    metrics: Iterable[str] = METRICS,
+    k: int = 25,
+    permutations: int = 0,
+    seed: int = 0,
+    normalise: Normalise | Mapping[str, Normalise] | None = None,
+    alpha: float = 0.05,
+    groups: ArrayLike | None = None,
+    threads: int | None = None,
+    variant: Variant = "masked_unbiased",
+    imbalance_k: int = 1,
+    dimension_method: Method = "twonn",
+    dimension_k: int = 50,
+) -> xr.Dataset:
+    """Compare every pair of embeddings of the same structures.
+
+    Parameters
+    ----------
+    data : mapping of model name to array_like, shape (n, d)
+        Embeddings over the same n structures in the same order; widths may differ.
+    metrics : iterable of str
+        Any of ``matteratlas.analysis.metrics.METRICS``.
+    k : int
+        Neighbours a row for mutual kNN and CKNNA.
+    permutations : int
+        Null draws, the same relabelings for all pairs and metrics; 0 for none, 200 or more to
+        calibrate.
+    seed : int
+        Of the null draws and of the jackknife blocks.
+    normalise : str, mapping of metric to str, or None
+        Row scaling ("l2", "max", "none"); None, or a metric left out, means the metric's default.
+    alpha : float
+        Level of the null quantile, in (0, 1).
+    groups : array_like, shape (n,), optional
+        Labels; rows are relabeled within equal labels only.
+    threads : int, optional
+        Threads for BLAS and FAISS; as they are set, by default.
+    variant : str
+        Of CKNNA.
+    imbalance_k, dimension_method, dimension_k
+        Settings of information imbalance and intrinsic dimension.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable per metric over (model_a, model_b); of information imbalance, the one from
+        model_a to model_b; of intrinsic dimension, over (model_a) only. ``standard_error`` over
+        (metric, model_a, model_b), and ``intrinsic_dimension_standard_error`` over (model_a), by
+        the delete-block jackknife. With permutations ``null_mean``, ``null_quantile``, ``p_value``
+        (NaN for a model with itself) and ``calibrated`` over (metric, model_a, model_b). Every
+        value is that of the metric's own function. Attributes say n, k, seed, versions and all
+        settings.
+
+    Raises
+    ------
+    MetricError
+        If rows differ in number, are not finite, or are too few; for unknown names or settings.
+
+    Notes
+    -----
+    Neighbours are searched once a model and row scaling, tiles of distances and products are made
+    once for all models, and null draws relabel rows without searching again. Memory is O(n (d + k))
+    a model and O(n) a tile row; n x n is never held.
+    """
+    names = [str(name) for name in data]
+    chosen = _check_metrics(metrics)
+    scaling = _check_normalise(normalise, chosen)
+    check_variant(variant)
+    check_method(dimension_method)
+    if not 0.0 < alpha < 1.0:
+        raise MetricError(f"alpha={alpha!r} is not between 0 and 1")
+    if not names:
+        raise MetricError("pairwise: no models given; pass a mapping of name to array")
+    raw = [
+        as_rows(rows, name=f"model '{name}'")
+        for name, rows in zip(names, data.values(), strict=True)
+    ]
+    n = raw[0].shape[0]
+    for name, rows in zip(names, raw, strict=True):
+        if rows.shape[0] != n:
+            raise MetricError(
+                f"model '{name}' has {rows.shape[0]} rows, model '{names[0]}' has {n}; "
+                "align them on common rows"
+            )
+    least = MINIMUM_ROWS
+    if set(OVERLAPS) & set(chosen):
+        check_neighbour_count(k, n, least=2 if "cknna" in chosen else 1)
+        least = max(least, k + 1)
+    if "information_imbalance" in chosen:
+        check_neighbour_count(imbalance_k, n, name="imbalance_k")
+        least = max(least, imbalance_k + 1)
+    if "intrinsic_dimension" in chosen and dimension_method == "mle":
+        check_neighbour_count(dimension_k, n, name="dimension_k", least=2)
+    sampling = Sampling(
+        jackknife_blocks(n, least=least, seed=seed),
+        calibration.permutations(n, permutations, seed=seed, groups=groups),
+    )
+    spaces = {
+        how: [Space(normalise_rows(rows, how)) for rows in raw] for how in set(scaling.values())
+    }
+    lists = NeighbourLists(sampling.count)
+    measured: dict[MetricName, Measured] = {}
+    with _limit(threads), np.errstate(divide="ignore", invalid="ignore"):
+        overlaps = [name for name in chosen if name in OVERLAPS]
+        for how in dict.fromkeys(scaling[name] for name in overlaps):
+            wanted = [name for name in overlaps if scaling[name] == how]
+            measured |= measure_neighbour_overlap(
+                spaces[how],
+                lists,
+                sampling,
+                k=k,
+                normalise=how,
+                variant=variant if "cknna" in wanted else None,
+                count="mutual_knn" in wanted,
+            )
+        for how in dict.fromkeys(scaling[name] for name in chosen if name in KERNELS):
+            wanted = [name for name in chosen if name in KERNELS and scaling[name] == how]
+            results = measure_global(spaces[how], sampling, [KERNELS[name] for name in wanted])
+            measured |= {name: results[KERNELS[name]] for name in wanted}
+        if "information_imbalance" in chosen:
+            measured["information_imbalance"] = measure_imbalance(
+                spaces[scaling["information_imbalance"]], lists, sampling, k=imbalance_k
+            )
+        if "intrinsic_dimension" in chosen:
+            measured["intrinsic_dimension"] = measure_dimension(
+                spaces[scaling["intrinsic_dimension"]],
+                lists,
+                sampling,
+                method=dimension_method,
+                k=dimension_k,
+            )
+    constant = np.array([Space(rows).constant for rows in raw])
+    settings = {
+        "n": n,
+        "k": k,
+        "permutations": permutations,
+        "seed": seed,
+        "alpha": alpha,
+        "normalise": json.dumps(scaling),
+        "metric_versions": json.dumps({name: VERSIONS[name] for name in chosen}),
+        "cknna_variant": variant,
+        "imbalance_k": imbalance_k,
+        "dimension_method": dimension_method,
+        "dimension_k": dimension_k,
+        "jackknife_blocks": sampling.count,
+        "restricted_permutations": int(groups is not None),
+    }
+    return _dataset(names, {name: measured[name] for name in chosen}, constant, settings)
+
+
+def _check_metrics(metrics: Iterable[str]) -> list[MetricName]:
+    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = {str(name): name for name in METRICS}
+    for name in asked:
+        if name not in known:
+            raise MetricError(f"metric '{name}' is not one of {', '.join(METRICS)}")
+    if not asked:
+        raise MetricError(f"no metrics asked for; choose from {', '.join(METRICS)}")
+    return [known[name] for name in dict.fromkeys(asked)]
+
+
+def _check_normalise(
+    normalise: Normalise | Mapping[str, Normalise] | None, chosen: list[MetricName]
+) -> dict[MetricName, Normalise]:
+    if isinstance(normalise, Mapping):
+        for name in normalise:
+            if name not in CARDS:
+                raise MetricError(f"normalise names '{name}', not one of {', '.join(METRICS)}")
+        return {name: normalise.get(name, CARDS[name].normalise) for name in chosen}
+    return {name: normalise or CARDS[name].normalise for name in chosen}
+
+
+def _limit(threads: int | None) -> Any:
+    if threads is None:
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    from .neighbours import load_faiss
+
+    load_faiss()  # its thread pool can only be limited once it is loaded
+    return threadpool_limits(limits=threads)
+
+
+def _dataset(
+    names: list[str],
+    measured: dict[MetricName, Measured],
+    constant: NDArray[np.bool_],
+    settings: dict[str, Any],
+) -> xr.Dataset:
+    import xarray as xr
+
+    pairs = ("model_a", "model_b")
+    undefined = constant[:, None] | constant[None, :]
+    variables: dict[str, Any] = {}
+    pair_names = [name for name in measured if CARDS[name].pairwise]
+    stacked: dict[str, list[NDArray[np.float64]]] = {"standard_error": []}
+    for name, result in measured.items():
+        if not CARDS[name].pairwise:
+            variables[name] = (pairs[:1], result.value)
+            variables[f"{name}_standard_error"] = (pairs[:1], _error(result))
+            continue
+        value = np.where(undefined, np.nan, result.value)
+        variables[name] = (pairs, value)
+        stacked["standard_error"].append(np.where(undefined, np.nan, _error(result)))
+        if result.null is not None:
+            for key, array in _calibrate(name, value, result.null, settings).items():
+                stacked.setdefault(key, []).append(array)
+    coordinates = {"model_a": names, "model_b": names}
+    if pair_names:
+        for key, arrays in stacked.items():
+            variables[key] = (("metric", *pairs), np.stack(arrays))
+        return xr.Dataset(variables, {"metric": list(pair_names), **coordinates}, settings)
+    return xr.Dataset(variables, {"model_a": names}, settings)
+
+
+def _error(result: Measured) -> NDArray[np.float64]:
+    if result.deleted is None:
+        return np.full(result.value.shape, np.nan)
+    return standard_error(result.deleted)
+
+
+def _calibrate(
+    name: MetricName,
+    value: NDArray[np.float64],
+    null: NDArray[np.float64],
+    settings: dict[str, Any],
+) -> dict[str, NDArray[np.float64]]:
+    card = CARDS[name]
+    own = np.eye(value.shape[0], dtype=bool)
+    k = settings["imbalance_k"] if name == "information_imbalance" else settings["k"]
+    null = np.where(own | np.isnan(value), np.nan, null)
+    quantile = null_quantile(value, null, alpha=settings["alpha"], larger=card.larger_is_similar)
+    quantile = np.where(own, np.nan, quantile)
+    best = card.best(settings["n"], k)
+    scores = calibrated(value, quantile, best, larger=card.larger_is_similar)
+    return {
+        "null_mean": null.mean(axis=0),
+        "null_quantile": quantile,
+        "p_value": np.where(own, np.nan, p_value(value, null, larger=card.larger_is_similar)),
+        "calibrated": np.where(own & ~np.isnan(value), 1.0, scores),
+    }

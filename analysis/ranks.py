@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks of one space's neighbours in another, for all pairs of models, a block of rows at a time.
+
+A block's rows are ranked once per model; observed values, values without a jackknife block and
+null draws all look their ranks up in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import Space, row_blocks, rows_per_block
+from .calibration import Permutations
+from .neighbours import order_by_distance
+
+
+@dataclass(frozen=True)
+class RankMeans:
+    """Mean ranks in model b of the neighbours in model a, ties by index, ranks from 1.
+
+    Attributes
+    ----------
+    observed : float64 array, shape (m, m)
+        Entry [a, b].
+    deleted : float64 array, shape (G, m, m), or None
+        The same without each jackknife block.
+    null : float64 array, shape (K, m, m), or None
+        The same with model b's rows relabeled by each draw.
+    """
+
+    observed: NDArray[np.float64]
+    deleted: NDArray[np.float64] | None
+    null: NDArray[np.float64] | None
+
+
+def rank_means(
+    spaces: Sequence[Space],
+    neighbours: Sequence[NDArray[np.int32]],
+    *,
+    blocks: NDArray[np.intp] | None = None,
+    neighbours_without: Sequence[NDArray[np.int32]] | None = None,
+    draws: Permutations | None = None,
+) -> RankMeans:
+    """Rank every model's neighbours in every model.
+
+    Parameters
+    ----------
+    spaces : sequence of m Space
+        The models over the same n rows.
+    neighbours : sequence of m int32 arrays, shape (n, k)
+        Nearest rows of each model, whose ranks in the others are averaged.
+    blocks : int array, shape (n,), optional
+        Jackknife block of each row.
+    neighbours_without : sequence of m int32 arrays, shape (G, n, k), optional
+        Nearest rows outside each block; entries of rows inside it are not used.
+    draws : Permutations, optional
+        Relabelings of the second model of each ordered pair.
+
+    Notes
+    -----
+    n^2 sum(d) flops, m n^2 log n comparisons, and m^2 n k (1 + G + K) look-ups; memory O(tile).
+    """
+    m, n = len(spaces), spaces[0].n
+    first = np.stack(neighbours)
+    k = first.shape[2]
+    observed = np.zeros((m, m))
+    count = 0 if blocks is None else int(blocks.max()) + 1
+    deleted = np.zeros((count, m, m)) if count else None
+    without = np.stack(neighbours_without) if neighbours_without is not None else None
+    null = np.zeros((draws.count, m, m)) if draws is not None and draws.count else None
+    inverse = None if null is None or draws is None else np.argsort(draws.indices, axis=1)
+    per_row = n * (24 + 3 * count) + (0 if null is None else 8 * m * k * null.shape[0])
+    for rows in row_blocks(0, n, rows_per_block(per_row, n)):
+        here = np.arange(rows.stop - rows.start)
+        targets = first[:, rows]
+        moved = None
+        if null is not None and inverse is not None and draws is not None:
+            # Row r of b stands at place inverse[r]; a's neighbours there are b's rows indices[...].
+            places = first[:, inverse[:, rows]]  # (m, K, rows, k)
+            draw = np.arange(null.shape[0])[None, :, None, None]
+            moved = draws.indices[draw, places]
+        for b, space in enumerate(spaces):
+            ranks, before = _rank_tile(space, rows, blocks, count)
+            observed[:, b] += ranks[here[:, None], targets].sum(axis=(1, 2))
+            if deleted is not None and without is not None and blocks is not None:
+                assert before is not None
+                for block in range(count):
+                    kept = np.flatnonzero(blocks[rows] != block)
+                    chosen = without[:, block, rows][:, kept]
+                    place = ranks[kept[:, None], chosen]
+                    lost = before[kept[:, None], block, place - 1]
+                    deleted[block, :, b] += (place.astype(np.int64) - lost).sum(axis=(1, 2))
+            if null is not None and moved is not None:
+                null[:, :, b] += ranks[here[:, None], moved].sum(axis=(2, 3)).T
+    observed /= n * k
+    if deleted is not None and blocks is not None:
+        deleted /= k * (n - np.bincount(blocks, minlength=count))[:, None, None]
+    if null is not None:
+        null /= n * k
+    return RankMeans(observed, deleted, null)
+
+
+def _rank_tile(
+    space: Space, rows: slice, blocks: NDArray[np.intp] | None, count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+    """Ranks (rows, n) of all rows, 1 for the nearest; and rows of each block up to each rank."""
+    squared = space.squared_distances(rows)
+    size = squared.shape[0]
+    squared[np.arange(size), np.arange(rows.start, rows.stop)] = np.inf  # a row comes last
+    order = order_by_distance(squared)
+    ranks = np.empty(order.shape, np.int32)
+    np.put_along_axis(ranks, order, np.arange(1, space.n + 1, dtype=np.int32)[None, :], axis=1)
+    if blocks is None or count == 0:
+        return ranks, None
+    member = blocks[order][:, None, :] == np.arange(count)[None, :, None]
+    return ranks, np.cumsum(member, axis=2, dtype=np.int32)
