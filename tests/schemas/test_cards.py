@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matteratlas.registry import catalog
+from matteratlas.schemas import cards
 from matteratlas.schemas.cards import ModelCard, StructureSetCard, elements_of, read_card
 from matteratlas.schemas.errors import CardError
-from matteratlas.schemas.structures import ATOMIC_NUMBERS, SYMBOLS
+from matteratlas.schemas.structures import ATOMIC_NUMBERS, DOMAINS, SYMBOLS
 
 MODEL_FILE = next(p for p in catalog.model_card_paths() if p.stem == "soap")
 SET_FILE = MODEL_FILE.parents[2] / "structure_sets" / "g2.yaml"
@@ -275,3 +276,66 @@ def test_a_range_runs_over_atomic_numbers(a: int, b: int) -> None:
     low, high = sorted((a, b))
     found = elements_of(f"{SYMBOLS[low]}-{SYMBOLS[high]}")
     assert found == set(SYMBOLS[low : high + 1])
+
+
+# --- the reference page --------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cards.md"
+
+
+def sections() -> dict[str, str]:
+    """Heading -> its text, the two example headings told apart by what stands before them."""
+    found: dict[str, str] = {}
+    heading = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+            heading = f"{heading} of {next(reversed(found))}" if heading == "Example" else heading
+        found[heading] = found.get(heading, "") + line + "\n"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [
+        ("Model card", ModelCard),
+        ("training", cards.Training),
+        ("supports", cards.Supports),
+        ("checkpoint", cards.Checkpoint),
+        ("licence", cards.Licence),
+        ("layers", cards.Layer),
+        ("energy", cards.Energy),
+        ("paper", cards.Paper),
+        ("performance", cards.Performance),
+        ("Structure-set card", StructureSetCard),
+        ("sources", cards.Source),
+        ("strata", cards.Stratum),
+        ("labels", cards.Label),
+    ],
+)
+def test_the_page_lists_every_key_and_which_may_be_null(heading: str, model: Any) -> None:
+    rows = {
+        cells[0].strip("` "): cells[1]
+        for line in sections()[heading].splitlines()
+        if line.startswith("| `") and (cells := line.strip("|").split("|"))
+    }
+    assert list(rows) == list(model.model_fields)
+    for key, field in model.model_fields.items():
+        nullable = type(None) in get_args(field.annotation)
+        assert ("or null" in rows[key]) == nullable, key
+
+
+def test_the_page_lists_every_domain_and_modality() -> None:
+    for domain in DOMAINS:
+        assert f"\n| `{domain}` |" in sections()["Domains"]
+    for modality in get_args(cards.Modality):
+        assert f"`{modality}`" in sections()["Modalities"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "model", "name"),
+    [("performance", ModelCard, "morgan"), ("labels", StructureSetCard, "example")],
+)
+def test_the_examples_are_cards(tmp_path: Path, heading: str, model: Any, name: str) -> None:
+    text = sections()[f"Example of {heading}"].split("```yaml\n")[1].split("```")[0]
+    assert read_card(write(tmp_path, text, name), model).id == name
