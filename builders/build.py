@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -27,6 +27,7 @@ from ..schemas.archive import (
 )
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.errors import ArchiveError, missing_extra
+from ..schemas.progress import Reporter, Silent
 from ..schemas.structure_sets import structure_arrow_schema
 from ..schemas.structures import LABEL_PREFIX
 from .embed import UnitReport, embed_model
@@ -41,19 +42,6 @@ _TOPIC = "matteratlas-progress"
 
 #: Columns (and array labels) kept only where the set's card allows passing coordinates on.
 GEOMETRY = ("numbers", "positions", "cell", "backbone")
-
-
-class Reporter(Protocol):
-    """Where a build says what it does; the command line draws bars or plain lines."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage with ``total`` steps begins."""
-
-    def advance(self, what: str, steps: int) -> None:
-        """``steps`` more of the current stage are done."""
-
-    def note(self, text: str) -> None:
-        """One line for the user."""
 
 
 @dataclass
@@ -80,12 +68,6 @@ class BuildReport:
         if table.empty:
             return table
         return table.pivot_table(index="model", columns="set", values="n", sort=False).astype(int)
-
-
-class _Silent:
-    def stage(self, name: str, total: int) -> None: ...
-    def advance(self, what: str, steps: int) -> None: ...
-    def note(self, text: str) -> None: ...
 
 
 def build(
@@ -124,7 +106,7 @@ def build(
     BuildReport
         One entry a (model, set); a failing model fails its own units only.
     """
-    reporter = reporter or _Silent()
+    reporter = reporter or Silent()
     model_cards, set_cards = catalog.select_models(models), catalog.select_sets(sets)
     open_root(out)
     report = BuildReport(out)
