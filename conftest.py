@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,16 @@ MODELS = ["chgnet-0.3.0", "mat2vec", "morgan", "soap", "random-128"]
 
 def _run_console(example: Any) -> str | None:
     """Run the lines of a ```console block that start with ``$``; each must succeed."""
+    scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in example.parsed.splitlines():
         if line.startswith("$ "):
             done = subprocess.run(
-                shlex.split(line[2:]), capture_output=True, text=True, check=False, timeout=300
+                shlex.split(line[2:]),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+                env={**os.environ, "PATH": scripts},
             )
             if done.returncode:
                 return f"{line}\nexit {done.returncode}\n{done.stderr[-2000:]}"
