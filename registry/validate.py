@@ -25,12 +25,12 @@ from ..schemas.archive import (
     FORMAT,
     RECORDS,
     STORE,
-    UNIT_ROWS,
     UnitRecord,
     check_dataset,
     check_format,
     layer_schema,
     record_path,
+    unit_rows_schema,
     unit_schema,
 )
 from ..schemas.errors import ArchiveError
@@ -83,7 +83,7 @@ def validate(
     root = Path(path)
     result = Validation()
     _check_marker(root)
-    structures = _check_tables(root, result, progress)
+    structures, learned = _check_tables(root, result, progress)
     expected = _unit_index(root, result)
     for folder in _unit_folders(root, result):
         name = f"{folder.parent.name}/{folder.name}"
@@ -99,7 +99,7 @@ def validate(
         if len(result.faults) > before:
             continue  # damaged files are not worth opening
         try:
-            _check_unit(folder, record, structures, result, deep=deep)
+            _check_unit(folder, record, structures, learned, result, deep=deep)
         except ArchiveError as error:
             result.faults.append(str(error))
         except Exception as error:
@@ -142,9 +142,10 @@ def _read(root: Path, name: str, result: Validation) -> pd.DataFrame | None:
 
 def _check_tables(
     root: Path, result: Validation, progress: Callable[[str], None] | None
-) -> dict[str, list[str]]:
-    """Structures and score tables against their schemas; returns ids by set."""
+) -> tuple[dict[str, list[str]], set[str]]:
+    """Structures and score tables against their schemas; returns ids by set, learned models."""
     ids: dict[str, list[str]] = {}
+    learned: set[str] = set()
     for path in sorted((root / "structures").glob("*.parquet")):
         if progress:
             progress(f"structures/{path.name}")
@@ -157,12 +158,15 @@ def _check_tables(
             result.faults.append(f"structures/{path.name}: column 'set' names another set")
         ids[path.stem] = list(table["id"]) if "id" in table else []
     for name in (MODELS, SETS):
-        result.tables += _read(root, name, result) is not None
+        table = _read(root, name, result)
+        result.tables += table is not None
+        if name == MODELS and table is not None:
+            learned = set(table.loc[table["learned"], "id"])
     for name, schema in SCORE_TABLES.items():
         if (root / name).exists() and (table := _read(root, name, result)) is not None:
             result.tables += 1
             _check_schema(table, schema, name, result)
-    return ids
+    return ids, learned
 
 
 def _check_schema(table: pd.DataFrame, schema: object, name: str, result: Validation) -> None:
@@ -248,6 +252,7 @@ def _check_unit(
     folder: Path,
     record: UnitRecord,
     structures: dict[str, list[str]],
+    learned: set[str],
     result: Validation,
     *,
     deep: bool,
@@ -270,6 +275,7 @@ def _check_unit(
         result.faults.append(
             f"{name}: {embedded} rows embedded, its record says {record.embedded}; rebuild it"
         )
+    row_schema = unit_rows_schema(learned=record.model in learned)
     for layer, dim in record.layers.items():
         nodes = int(sizes.sum()) if "node_embedding" in group[layer] else None
         data = xr.open_zarr(folder / layer, consolidated=False, zarr_format=3)
@@ -278,7 +284,7 @@ def _check_unit(
         )
         if deep:
             rows = _summarise(group[layer], ids, reasons, sizes)
-            _check_schema(rows, UNIT_ROWS, f"{name}/{layer}", result)
+            _check_schema(rows, row_schema, f"{name}/{layer}", result)
     result.rows += record.rows
 
 

@@ -126,37 +126,47 @@ def _reason_ok(reasons: Any) -> Any:
     return heads.astype(bool)
 
 
-#: One row a structure of a unit: what the values tier of validation computes blockwise.
-UNIT_ROWS = pa.DataFrameSchema(
-    {
-        "structure_id": pa.Column(str, pa.Check.str_matches(r"^ma1-[a-z2-7]{26}$"), unique=True),
-        "reason": pa.Column(str, pa.Check(_reason_ok, element_wise=False, name="known_reason")),
-        "embedded": pa.Column(bool),
-        "finite": pa.Column(bool),
-        "norm": pa.Column("float64", nullable=True),
-        "nodes_finite": pa.Column(bool),
-    },
-    checks=[
-        pa.Check(
-            lambda t: t["embedded"] == (t["reason"] == ""),
-            name="missing_iff_reason",
-            error="a row has both a vector and a missing reason, or neither",
-        ),
-        pa.Check(
-            lambda t: ~t["embedded"] | t["finite"], name="finite", error="a vector is not finite"
-        ),
-        pa.Check(
-            lambda t: ~t["embedded"] | (t["norm"] > 0),
-            name="non_zero",
-            error="a vector is all zero",
-        ),
-        pa.Check(
-            lambda t: t["nodes_finite"], name="nodes_finite", error="a node vector is not finite"
-        ),
-    ],
-    strict=True,
-    name="unit rows",
-)
+def unit_rows_schema(*, learned: bool) -> pa.DataFrameSchema:
+    """Schema of the values tier: one row a structure, computed blockwise from the vectors.
+
+    A descriptor may be zero (no key of a fingerprint matches); a trained network that answers
+    zero everywhere is broken.
+    """
+    non_zero = pa.Check(
+        lambda t: ~t["embedded"] | (t["norm"] > 0), name="non_zero", error="a vector is all zero"
+    )
+    return pa.DataFrameSchema(
+        {
+            "structure_id": pa.Column(
+                str, pa.Check.str_matches(r"^ma1-[a-z2-7]{26}$"), unique=True
+            ),
+            "reason": pa.Column(str, pa.Check(_reason_ok, element_wise=False, name="known_reason")),
+            "embedded": pa.Column(bool),
+            "finite": pa.Column(bool),
+            "norm": pa.Column("float64", nullable=True),
+            "nodes_finite": pa.Column(bool),
+        },
+        checks=[
+            pa.Check(
+                lambda t: t["embedded"] == (t["reason"] == ""),
+                name="missing_iff_reason",
+                error="a row has both a vector and a missing reason, or neither",
+            ),
+            pa.Check(
+                lambda t: ~t["embedded"] | t["finite"],
+                name="finite",
+                error="a vector is not finite",
+            ),
+            pa.Check(
+                lambda t: t["nodes_finite"],
+                name="nodes_finite",
+                error="a node vector is not finite",
+            ),
+            *([non_zero] if learned else []),
+        ],
+        strict=True,
+        name="unit rows",
+    )
 
 
 def layer_schema(*, rows: int, dim: int, nodes: int | None) -> pax.DatasetSchema:

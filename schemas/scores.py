@@ -105,7 +105,7 @@ GAPS = pa.DataFrameSchema(
         "evidence": pa.Column(str, pa.Check.str_length(min_value=1)),
     },
     strict=True,
-    unique=["kind", "region", "model", "statistic"],
+    unique=["kind", "region", "model", "statistic", "selection"],
     name="gaps",
 )
 

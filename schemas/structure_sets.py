@@ -67,8 +67,15 @@ def check_structure_table(table: pd.DataFrame, card: StructureSetCard) -> None:
         One line naming the set, the culprit (column, row, stratum or element) and the mend.
     """
     who = f"set '{card.id}'"
+    schema = structure_table_schema(card)
+    missing = [c for c in schema.columns if c not in table]
+    if missing:
+        raise SourceError(f"{who}: column '{missing[0]}' is missing; mend the loader or the card")
+    foreign = [str(c) for c in table if c not in schema.columns]
+    if foreign:
+        raise SourceError(f"{who}: column '{foreign[0]}' is not on the card; declare or drop it")
     try:
-        structure_table_schema(card).validate(table)
+        schema.validate(table)
     except pa.errors.SchemaError as error:
         column = getattr(error.schema, "name", None)
         cases = getattr(error, "failure_cases", None)
@@ -86,10 +93,10 @@ def check_structure_table(table: pd.DataFrame, card: StructureSetCard) -> None:
         )
     allowed = elements_of(card.elements) or frozenset()
     for source_id, elements in zip(table["source_id"], table["elements"], strict=True):
-        foreign = [e for e in elements if e not in allowed]
-        if foreign:
+        outside = [e for e in elements if e not in allowed]
+        if outside:
             raise SourceError(
-                f"{who}: structure '{source_id}' has element {foreign[0]}, which the card's "
+                f"{who}: structure '{source_id}' has element {outside[0]}, which the card's "
                 "'elements' leaves out; add it there"
             )
     counts = table["stratum"].value_counts()
