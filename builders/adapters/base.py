@@ -153,12 +153,12 @@ class Adapter(ABC):
         out: list[Embedded | Missing | None] = [None] * len(structures)
         todo: list[int] = []
         for i, structure in enumerate(structures):
-            reason = self.missing_reason(structure)
-            if reason is None and self.card.modality == "atoms3d":
-                try:
+            try:
+                reason = self.missing_reason(structure)
+                if reason is None and self.card.modality == "atoms3d":
                     check_geometry(structure)
-                except Exception as error:
-                    reason = f"invalid: {_one_line(error)}"
+            except Exception as error:
+                reason = f"invalid: {_one_line(error)}"
             if reason is None:
                 todo.append(i)
             else:

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CHGNet: charge-informed crystal graph potentials.
+
+Deng et al., Nat. Mach. Intell. 5, 1031 (2023), doi:10.1038/s42256-023-00716-3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from ...schemas.structures import Structure
+from .atoms3d import Capture, packs, split_rows
+from .base import Adapter, Embedded, to_ase
+
+
+class CHGNet(Adapter):
+    """A CHGNet checkpoint.
+
+    Layer ``conv_i`` holds the atom features after the i-th atom convolution; the last is what the
+    energy MLP reads (after the readout normalisation, where the checkpoint has one). CHGNet reads
+    periodic cells only: non-periodic directions get ``options.vacuum`` ångström on either side,
+    beyond its cutoff, so no periodic image is seen. An atom without neighbour within the cutoff
+    has no graph: the package refuses it, and so does this adapter.
+    """
+
+    batch_size: ClassVar[int] = 32
+    #: Directed bonds in one forward call. Larger batches gain nothing on a CPU.
+    bonds_at_once: ClassVar[int] = 4_000
+
+    def load(self) -> None:
+        """Rebuild the network from the checkpoint's arguments and weights."""
+        import torch
+        from chgnet.model import CHGNet as Network
+
+        options = self.card.required_options("vacuum", "mlp_out_bias")
+        self._vacuum = float(options["vacuum"])
+        state = torch.load(self.checkpoint(), map_location="cpu", weights_only=True)["model"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            # As CHGNet.load does: only the 0.2.0 weights have this bias.
+            model = Network.from_dict(state, mlp_out_bias=bool(options["mlp_out_bias"]))
+        self._model = model.to(self.device).eval()
+        self._capture = Capture()
+        for i, layer in enumerate(model.atom_conv_layers[:-1]):
+            self._capture.output_of(layer, f"conv_{i + 1}", lambda output: output)
+        self._capture.input_of(model.mlp, f"conv_{len(model.atom_conv_layers)}")
+
+    def missing_reason(self, structure: Structure) -> str | None:
+        """Why the card excludes this structure; a lone atom has no bond to convolve over."""
+        reason = super().missing_reason(structure)
+        if reason is None and len(structure) == 1 and not structure.periodicity:
+            return "too_small: an isolated atom has no neighbour to convolve over"
+        return reason
+
+    def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:
+        """Embed as batched graphs; graphs with and without angles never share a batch.
+
+        With no angle in the whole batch the network skips its bond convolutions; with one, it
+        applies them to every bond, and in version 0.2.0 (which has an output bias) that changes
+        the bonds of the other structures too.
+        """
+        graphs = [self._graph(s) for s in structures]
+        results: dict[int, Embedded] = {}
+        for angles in (True, False):
+            rows = [i for i, g in enumerate(graphs) if bool(len(g.bond_graph)) is angles]
+            bonds = [len(graphs[i].atom_graph) for i in rows]
+            for group in packs(bonds, limit=self.bonds_at_once):
+                picked = [rows[j] for j in group]
+                done = self._run([graphs[i] for i in picked])
+                results.update(zip(picked, done, strict=True))
+        return [results[i] for i in range(len(graphs))]
+
+    def _graph(self, structure: Structure) -> Any:
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        atoms = to_ase(structure, box=self._vacuum)
+        atoms.info = {}
+        return self._model.graph_converter(AseAtomsAdaptor.get_structure(atoms))
+
+    def _run(self, graphs: list[Any]) -> list[Embedded]:
+        import torch
+
+        with torch.no_grad():
+            output = self._model([g.to(self.device) for g in graphs], task="e")
+        counts = [len(g.atomic_number) for g in graphs]
+        per_atom = output["e"].reshape(-1).tolist()
+        rows = split_rows(self._capture.take(), counts)
+        return [
+            Embedded(nodes=nodes, energy=energy * count)
+            for nodes, energy, count in zip(rows, per_atom, counts, strict=True)
+        ]
