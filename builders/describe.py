@@ -171,13 +171,12 @@ def _symmetry(structure: Structure) -> spglib.SpglibDataset | None:
 
     cell = np.asarray(structure.cell, dtype=float)
     fractional = np.asarray(structure.positions) @ np.linalg.inv(cell)
+    crystal = (cell.tolist(), fractional.tolist(), np.asarray(structure.numbers).tolist())
     with warnings.catch_warnings():
         # spglib warns that it will raise where it now returns None; both are read here.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            return spglib.get_symmetry_dataset(
-                (cell, fractional, np.asarray(structure.numbers)), symprec=SYMPREC
-            )
+            return spglib.get_symmetry_dataset(crystal, symprec=SYMPREC)
         except spglib.SpglibError:
             return None
 

@@ -128,7 +128,7 @@ def _lattice(structure: Structure) -> tuple[np.ndarray, np.ndarray, str]:
     frame = np.where(pbc[:, None], cell, 0.0)
     # Directions that do not repeat get unit vectors at right angles to those that do: from the
     # cell where it has them, so that they turn with it, else from the Cartesian axes.
-    for axis in np.flatnonzero(~pbc):
+    for axis in np.flatnonzero(~pbc).tolist():
         frame[axis] = _normal(frame, axis, cell[axis])
     if (lengths[pbc] < GRID).any() or abs(np.linalg.det(frame)) < 1e-6:
         raise StructureError(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -151,7 +151,7 @@ def iter_structures(
     """
     for start in range(0, len(table), batch):
         rows = table.iloc[start : start + batch].to_dict(orient="records")
-        yield [_with_shapes(structure_from_row(r), card) for r in rows]
+        yield [_with_shapes(structure_from_row(cast(dict[str, Any], r)), card) for r in rows]
 
 
 def link_sets(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

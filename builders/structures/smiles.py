@@ -9,7 +9,9 @@ different molecule than the one the 3D models see.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from ...schemas.errors import missing_extra
 from ...schemas.structures import ATOMIC_NUMBERS
 
 if TYPE_CHECKING:
-    from rdkit.Chem import Mol, RWMol
+    from rdkit.Chem import Mol, RemoveHsParameters, RWMol
 
 #: Elements whose bonds can be told from distances and valences.
 COVALENT: frozenset[int] = frozenset(
@@ -47,6 +49,7 @@ def smiles_from_geometry(
     charge, multiplicity:
         Total charge in e; 2S+1. None is read as the lowest the electron count allows.
     """
+    _chem()
     numbers = np.asarray(numbers, dtype=int)
     if len(numbers) > MAX_ATOMS or not set(numbers.tolist()) <= COVALENT:
         return None
@@ -54,15 +57,16 @@ def smiles_from_geometry(
     spin = multiplicity - 1 if multiplicity is not None else electrons % 2
     if spin % 2 != electrons % 2:
         return None
-    if len(numbers) == 1:
-        return _atom(int(numbers[0]), charge, spin)
-    bare = _bare_molecule(numbers, positions)
-    if spin == 0:
-        for separated in (False, True):
-            found = _closed_shell(bare, charge, separated=separated)
-            if found is not None:
-                return found
-    return _open_shell(bare, spin) if charge == 0 else None
+    with _quiet():
+        if len(numbers) == 1:
+            return _atom(int(numbers[0]), charge, spin)
+        bare = _bare_molecule(numbers, positions)
+        if spin == 0:
+            for separated, molecule in product((False, True), _reordered(bare)):
+                found = _closed_shell(molecule, charge, separated=separated)
+                if found is not None:
+                    return found
+        return _open_shell(bare, spin) if charge == 0 else None
 
 
 def smiles_from_bonds(
@@ -93,16 +97,24 @@ def smiles_from_bonds(
         atom.SetFormalCharge(int(charge))
     for first, second, multiple in bonds:
         molecule.AddBond(int(first), int(second), order[int(multiple)])
-    text = _written(molecule, charge=sum(map(int, charges)), spin=None)
-    return text or _written(_dative(molecule), charge=sum(map(int, charges)), spin=None)
+    total = sum(map(int, charges))
+    with _quiet():
+        text = _written(molecule, charge=total, spin=None)
+        return text or _written(_dative(molecule), charge=total, spin=None)
+
+
+def _quiet() -> AbstractContextManager[Any]:
+    """No rdkit messages: a molecule it refuses is an answer here, not a fault."""
+    from rdkit import rdBase
+
+    return rdBase.BlockLogs()
 
 
 def _chem():  # type: ignore[no-untyped-def]
     try:
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem
     except ModuleNotFoundError as error:
         raise missing_extra("rdkit", "sources") from error
-    RDLogger.DisableLog("rdApp.*")
     return Chem
 
 
@@ -122,11 +134,23 @@ def _atoms(numbers: Sequence[int], positions: np.ndarray | None) -> RWMol:
 
 
 def _bare_molecule(numbers: np.ndarray, positions: np.ndarray) -> Mol:
+    """Single bonds between neighbours, atoms in canonical order."""
     from rdkit.Chem import rdDetermineBonds
 
     molecule = _atoms(numbers.tolist(), positions)
     rdDetermineBonds.DetermineConnectivity(molecule)
-    return molecule
+    ranks = _chem().CanonicalRankAtoms(molecule, breakTies=True)
+    return _chem().RenumberAtoms(molecule, [int(i) for i in np.argsort(ranks)])
+
+
+def _reordered(molecule: Mol) -> list[Mol]:
+    """The molecule with its atoms in this and the reverse order.
+
+    Whether rdkit finds the bond orders of, say, a nitro group depends on the order of the atoms;
+    a fixed order makes the answer the same for every file, and a second one finds more.
+    """
+    backwards = list(range(molecule.GetNumAtoms()))[::-1]
+    return [molecule, _chem().RenumberAtoms(molecule, backwards)]
 
 
 def _atom(number: int, charge: int, spin: int) -> str | None:
@@ -244,18 +268,42 @@ def _written(molecule: Mol, *, charge: int, spin: int | None) -> str | None:
         Chem.SanitizeMol(molecule)
         if molecule.GetNumConformers():
             Chem.AssignStereochemistryFrom3D(molecule)
+            _forget_coordination(molecule)
         if Chem.GetFormalCharge(molecule) != charge:
             return None
         unpaired = sum(a.GetNumRadicalElectrons() for a in molecule.GetAtoms())
         if spin is not None and unpaired != spin:
             return None
-        text = Chem.MolToSmiles(Chem.RemoveHs(molecule))
+        text = Chem.MolToSmiles(Chem.RemoveHs(molecule, _plain_hydrogens()))
         back = Chem.MolFromSmiles(text)
     except (ValueError, RuntimeError):  # rdkit's sanitisation errors
         return None
     if back is None or _content(back) != _content(molecule):
         return None
-    return Chem.MolToSmiles(back)
+    written = Chem.MolToSmiles(back)
+    return written if Chem.CanonSmiles(written) == written else None
+
+
+def _forget_coordination(molecule: Mol) -> None:
+    """Drop the marks of square-planar, octahedral and like centres, which rdkit does not write in
+    one canonical way and string models do not know.
+    """
+    Chem = _chem()
+    known = (
+        Chem.ChiralType.CHI_UNSPECIFIED,
+        Chem.ChiralType.CHI_TETRAHEDRAL_CW,
+        Chem.ChiralType.CHI_TETRAHEDRAL_CCW,
+    )
+    for atom in molecule.GetAtoms():
+        if atom.GetChiralTag() not in known:
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+
+
+def _plain_hydrogens() -> RemoveHsParameters:
+    """Hydrogens are written as counts, also where one marks a double bond's side (imines)."""
+    parameters = _chem().RemoveHsParameters()
+    parameters.removeDefiningBondStereo = True
+    return parameters
 
 
 def _content(molecule: Mol) -> dict[int, int]:
