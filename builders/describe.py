@@ -99,11 +99,13 @@ def _protein(structure: Structure) -> str:
     counts = {name: sequence.count(letter) for letter, name in _AMINO_ACIDS.items()}
     listed = [f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])) if n]
     other = len(sequence) - sum(counts.values())
+    # Blocks of ten, as sequence databases print them: tokenizers give up on words of hundreds.
+    blocks = " ".join(sequence[i : i + 10] for i in range(0, len(sequence), 10))
     if other:
         listed.append(f"{other} other")
     return (
         f"A protein chain of {_count(len(sequence), 'amino-acid residue')}: {_join(listed)}. "
-        f"Sequence: {sequence}"
+        f"Sequence: {blocks}"
     )
 
 

@@ -126,7 +126,9 @@ def _fetch(package: str, kind: Literal["wheel", "sdist"], target: Path) -> None:
     """Download with pip (no dependencies, nothing installed) and unpack."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
-        choose = ["--no-binary", ":all:"] if kind == "sdist" else ["--only-binary", ":all:"]
+        # By name: the package's own build may still use wheels.
+        name = package.partition("==")[0]
+        choose = ["--no-binary", name] if kind == "sdist" else ["--only-binary", name]
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
             "--disable-pip-version-check", *choose, "--dest", scratch, package,
