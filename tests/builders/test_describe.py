@@ -152,8 +152,8 @@ def test_real_sets_are_described_as_their_rows_say(set_id):
             assert (f"SMILES: {row.smiles}" in row.description) == (row.smiles is not None)
         if row.kind == "protein":
             written = row.description.partition("Sequence: ")[2]
-                assert written.replace(" ", "") == row.sequence
-                assert max(map(len, written.split())) <= 10
+            assert written.replace(" ", "") == row.sequence
+            assert max(map(len, written.split())) <= 10
             counts = map(int, re.findall(r"(\d+) [a-z]+(?:,| and|\.)", row.description))
             assert sum(counts) == len(row.sequence)
 

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import dask.array as da
-import matteratlas as ma
 import numpy as np
 import pandas as pd
 import pytest
+
+import matteratlas as ma
 from matteratlas.builders.adapters.base import load_adapter
 from matteratlas.registry import catalog
 from matteratlas.schemas.errors import ArchiveError, StructureError

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+
 from matteratlas.registry.hub import sha256_of
 from matteratlas.registry.tables import write_table
 from matteratlas.registry.validate import validate
