@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Analyse an atlas: every pair of models on every selection, coverage, local agreement and gaps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from ..registry.archive import open_atlas
+from ..registry.hub import sha256_of
+from ..registry.tables import write_table
+from ..schemas.errors import ArchiveError
+from ..schemas.progress import Reporter, Silent
+from ..schemas.scores import LOCAL, MODEL_SCORES, PAIR_SCORES, SCORE_TABLES, SELECTIONS
+from . import density, gaps, local
+from .charts import ChartReader, Layers
+from .coverage import coverage_gaps, coverage_table
+from .metrics import METRICS
+from .record import (
+    ANALYSIS,
+    ANALYSIS_VERSION,
+    AnalysisReport,
+    check_parameters,
+    constants,
+    digest,
+    inputs_of,
+    report_of,
+    unchanged,
+    versions,
+    write_record,
+)
+from .scoring import MODEL_VERSIONS, Scored, Settings, make_tasks, run_tasks
+from .selections import Plan, Selection, make_plan
+
+#: Pairs times rows, over all tasks, from which on processes pay for their start.
+PROCESSES_ABOVE = 400_000
+
+
+_METRIC_ORDER = (*METRICS, *MODEL_VERSIONS)
+
+
+def analyze(
+    path: str | Path,
+    *,
+    k: int = 10,
+    permutations: int = 200,
+    seed: int = 0,
+    max_rows: int = 2000,
+    min_rows: int = 30,
+    metrics: Sequence[str] = METRICS,
+    layers: Layers = "default",
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+    resume: bool = True,
+) -> AnalysisReport:
+    """Score an atlas folder and find its gaps; writes ``scores/``.
+
+    Parameters
+    ----------
+    path :
+        Atlas folder, as ``matteratlas build`` makes it.
+    k, permutations :
+        Neighbours a row, and null draws (0 leaves p-values and calibrated scores null).
+    seed :
+        Of subsamples, null draws and jackknife blocks.
+    max_rows, min_rows :
+        Rows of a selection at most (above, a subsample), and fewest worth a score.
+    metrics :
+        Of ``matteratlas.analysis.metrics.METRICS``.
+    layers :
+        ``default``: one chart a model, its card's default layer; ``all``: one a layer.
+    workers :
+        Processes; None takes as many as there are processors where the work pays for them. Scores
+        do not depend on it.
+    resume :
+        Keep the scores of an earlier analysis with equal inputs and parameters.
+
+    Returns
+    -------
+    AnalysisReport
+
+    Raises
+    ------
+    ArchiveError
+        Not an atlas folder, or one without structures or models.
+    MetricError
+        A metric or layer choice that does not exist, or a parameter out of range.
+    """
+    root, said = Path(path), reporter or Silent()
+    settings = check_parameters(k, permutations, seed, min_rows, max_rows, metrics, layers)
+    atlas = open_atlas(str(root))
+    if atlas.units.empty or atlas.structures.empty:
+        raise ArchiveError(f"{root}: no model has embedded anything; run: matteratlas build")
+    inputs = inputs_of(root, atlas)
+    parameters = {**settings, "alpha": 0.05, "constants": constants()}
+    fingerprint = digest({"inputs": inputs, "parameters": parameters, "versions": versions()})
+    if resume and (report := unchanged(root, fingerprint)) is not None:
+        said.note(report.text().splitlines()[0])
+        return report
+    (root / ANALYSIS).unlink(missing_ok=True)
+
+    said.stage("reading charts", 1)
+    reader = ChartReader(atlas, layers=layers)
+    relations = reader.relations()
+    said.advance(f"{len(reader.charts)} charts of {len(reader.structures)} structures", 1)
+    plan = make_plan(
+        reader.structures,
+        reader.presence,
+        relations,
+        k=k,
+        seed=seed,
+        max_rows=max_rows,
+        min_rows=min_rows,
+    )
+    shared = Settings(tuple(metrics), k, permutations, seed, atlas.version)
+    pairs, models, excluded = _score(plan, reader, shared, workers, said)
+
+    said.stage("gaps", 5)
+    tables: dict[str, pd.DataFrame] = {
+        "scores/selections.parquet": _selection_table(plan, excluded),
+        "scores/pairs.parquet": pairs,
+        "scores/models.parquet": models,
+    }
+    tables["scores/coverage.parquet"] = coverage_table(atlas, reader)
+    said.advance("coverage", 1)
+    near = _local(plan, reader, k, atlas.version)
+    tables["scores/local.parquet"] = near
+    said.advance("local agreement", 1)
+    found = coverage_gaps(reader) + local.agreement_gaps(near, seed=seed)
+    cards = {c.card.id: c.card for c in reader.charts.values()}
+    found += gaps.distribution_gaps(pairs, tables["scores/selections.parquet"], cards=cards)
+    said.advance("in against out of distribution", 1)
+    found += density.density_gaps(
+        reader,
+        relations,
+        least=max(min_rows, k + 2),
+        max_rows=max_rows,
+        seed=seed,
+        notes=reader.notes,
+    )
+    said.advance("density", 1)
+    tables["scores/gaps.parquet"] = gaps.gap_table(found, release=atlas.version)
+    for name, table in tables.items():
+        write_table(_valid(table, name), root / name)
+    said.advance("written", 1)
+    if reader.notes:
+        said.note(f"{len(reader.notes)} notes; see {ANALYSIS}")
+    record = {
+        "analysis_version": ANALYSIS_VERSION,
+        "fingerprint": fingerprint,
+        "release": atlas.version,
+        "parameters": parameters,
+        "versions": versions(),
+        "inputs": inputs,
+        "selections": _selection_list(plan, excluded),
+        "skipped": plan.skipped,
+        "notes": reader.notes,
+        "top": _top(tables["scores/gaps.parquet"]),
+        "tables": {
+            name: {"rows": len(table), "sha256": sha256_of(root / name)}
+            for name, table in tables.items()
+        },
+    }
+    write_record(root, record)
+    return report_of(root, record, kept=False)
+
+
+def _score(
+    plan: Plan, reader: ChartReader, settings: Settings, workers: int | None, said: Reporter
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, str]]]:
+    """Pair scores with q-values, model scores, and charts left out by selection."""
+    tasks = make_tasks(plan.selections, settings.metrics)
+    if workers is None:
+        pays = sum(task.cost for task in tasks) > PROCESSES_ABOVE
+        workers = min(_processors(), 8) if pays else 1
+    said.stage("scores", sum(task.cost * len(task.metrics) for task in tasks))
+    scored = Scored()
+    for part in run_tasks(
+        tasks,
+        reader,
+        settings,
+        workers=workers,
+        done=lambda t: said.advance(t.selections[0].name, t.cost * len(t.metrics)),
+    ):
+        scored.pairs += part.pairs
+        scored.models += part.models
+        scored.excluded |= part.excluded
+    order = {s.name: i for i, s in enumerate(plan.selections)}
+    charts = {(c.card.id, c.layer.name): i for i, c in enumerate(reader.charts.values())}
+    pairs = _gather(scored.pairs, PAIR_SCORES, order, charts, ("a", "b"))
+    pairs["q_value"] = gaps.false_discovery(pairs, ["selection", "metric"])
+    models = _gather(scored.models, MODEL_SCORES, order, charts, ("",))
+    return pairs, models, scored.excluded
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gather(
+    parts: list[pd.DataFrame],
+    schema: pa.DataFrameSchema,
+    selections_order: dict[str, int],
+    charts: dict[tuple[str, str], int],
+    sides: tuple[str, ...],
+) -> pd.DataFrame:
+    """One table in the order of selections, metrics and charts, whatever order tasks ended in."""
+    columns = list(schema.columns)
+    if not parts:
+        return _typed(pd.DataFrame(columns=columns), schema)
+    table = pd.concat([p.astype({"k": "Int64"}) for p in parts], ignore_index=True)
+    keys = pd.DataFrame(
+        {
+            "selection": table["selection"].map(selections_order),
+            "metric": table["metric"].map({m: i for i, m in enumerate(_METRIC_ORDER)}),
+        }
+    )
+    for side in sides:
+        suffix = f"_{side}" if side else ""
+        names = zip(table[f"model{suffix}"], table[f"layer{suffix}"], strict=True)
+        keys[f"chart{suffix}"] = [charts[name] for name in names]
+    order = keys.sort_values(list(keys.columns), kind="stable").index
+    return _typed(table.reindex(columns=columns).loc[order].reset_index(drop=True), schema)
+
+
+def _typed(table: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """Columns with the schema's types: one of nulls or without rows would be of objects."""
+    for name, column in schema.columns.items():
+        kind = str(column.dtype)
+        if kind in ("float64", "int64", "Int64"):
+            table[name] = table[name].astype(kind)
+        else:
+            table[name] = table[name].astype(object)
+    return table
+
+
+def _valid(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    schema = SCORE_TABLES[name]
+    try:
+        return schema.validate(table, lazy=True)
+    except SchemaErrors as error:
+        case = error.failure_cases.iloc[0]
+        raise ArchiveError(
+            f"{name}: column '{case['column']}' fails {case['check']} "
+            f"(value {str(case['failure_case'])[:60]!r}); nothing written, report the inputs"
+        ) from error
+
+
+def _selection_table(plan: Plan, excluded: dict[str, dict[str, str]]) -> pd.DataFrame:
+    rows = [
+        {
+            "selection": s.name,
+            "selection_sha256": s.sha256,
+            "role": s.role,
+            "parent": s.parent,
+            "contrast": s.contrast,
+            "group": s.group,
+            "side": s.side,
+            "draw": s.draw,
+            "n": s.n,
+            "available": s.available,
+            "models": [m for m in s.models if m not in excluded.get(s.name, {})],
+            "ids": list(s.ids),
+        }
+        for s in plan.selections
+    ]
+    return _typed(pd.DataFrame(rows, columns=list(SELECTIONS.columns)), SELECTIONS)
+
+
+def _selection_list(plan: Plan, excluded: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+    def entry(s: Selection) -> dict[str, Any]:
+        return {
+            "name": s.name,
+            "role": s.role,
+            "sha256": s.sha256,
+            "n": s.n,
+            "available": s.available,
+            "models": len(s.models) - len(excluded.get(s.name, {})),
+            "excluded": excluded.get(s.name, {}),
+        }
+
+    return [entry(s) for s in plan.selections]
+
+
+def _local(plan: Plan, reader: ChartReader, k: int, release: str) -> pd.DataFrame:
+    """Local agreement on the selections by kind."""
+    structures = reader.structures.set_index("id")
+    parts = []
+    for selection in plan.selections:
+        if selection.role != "kind":
+            continue
+        keys = local.agreeing_charts(selection.models, reader.charts)
+        data = {key: reader.rows(key, selection.ids) for key in keys}
+        data = {key: x for key, x in data.items() if len(np.unique(x, axis=0)) >= k + 2}
+        if len(data) < 2:
+            reader.notes.append(
+                f"local agreement on {selection.name}: {len(data)} learned models that see more "
+                "than elements embedded its rows, 2 needed"
+            )
+            continue
+        families = {key: reader.charts[key].card.family for key in data}
+        agreement, count = local.local_agreement(data, k=k, families=families)
+        parts.append(
+            local.local_rows(agreement, count, selection, structures, k=k, release=release)
+        )
+    if not parts:
+        return _typed(pd.DataFrame(columns=list(LOCAL.columns)), LOCAL)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _top(table: pd.DataFrame) -> list[str]:
+    first = table[(table["rank"] == 1) & (table["severity"] > 0)]
+    return [f"{g.kind} gap {g.region}: {g.evidence}" for g in first.itertuples(index=False)]

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of an analysis: what went in, by which versions, and whether anything has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..registry import catalog
+from ..registry.archive import Atlas
+from ..registry.hub import sha256_of
+from ..schemas.cards import StructureSetCard
+from ..schemas.errors import MetricError
+from ..schemas.scores import SCORE_TABLES
+from . import coverage, density, gaps, local, selections
+from .metrics import METRICS, VERSIONS
+from .scoring import MODEL_VERSIONS, SPLIT_ABOVE
+
+#: The record of the last analysis, written last.
+ANALYSIS = "scores/analysis.json"
+
+#: Rises whenever the same inputs would give other tables for a reason no other version tells.
+ANALYSIS_VERSION = "1"
+
+
+@dataclass
+class AnalysisReport:
+    """What an analysis found, or that nothing had changed.
+
+    Attributes
+    ----------
+    kept : bool
+        Inputs equal those of the last analysis; nothing was computed.
+    tables : dict
+        Rows of each score table by its path.
+    skipped : list of dict
+        ``selection`` and ``reason`` of what could not be scored.
+    top : list of str
+        Evidence of the first gap of each kind that has a severity above 0.
+    """
+
+    root: Path
+    fingerprint: str
+    kept: bool
+    selections: int
+    tables: dict[str, int]
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    top: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON-able data."""
+        return {**asdict(self), "root": str(self.root)}
+
+    def text(self) -> str:
+        """A few lines for a reader."""
+        head = f"{self.root}: " + (
+            "inputs are those of the last analysis; scores kept, nothing computed"
+            if self.kept
+            else "analysed"
+        )
+        sizes = ", ".join(f"{rows} {Path(name).stem}" for name, rows in self.tables.items())
+        lines = [head, f"  {sizes}"]
+        if self.skipped:
+            lines.append(f"  {len(self.skipped)} selections left out; reasons in {ANALYSIS}")
+        if self.notes:
+            lines.append(f"  {len(self.notes)} notes in {ANALYSIS}; the first: {self.notes[0]}")
+        lines += [f"  {line}" for line in self.top]
+        return "\n".join(lines)
+
+
+def check_parameters(
+    k: int,
+    permutations: int,
+    seed: int,
+    min_rows: int,
+    max_rows: int,
+    metrics: Sequence[str],
+    layers: str,
+) -> dict[str, Any]:
+    """Checked parameters, as the record keeps them."""
+    unknown = [m for m in metrics if m not in METRICS]
+    if unknown or not metrics:
+        raise MetricError(
+            f"metrics: {unknown[0] if unknown else 'none given'}; choose from {', '.join(METRICS)}"
+        )
+    if layers not in ("default", "all"):
+        raise MetricError(f"layers={layers!r} is not one of default, all")
+    for name, value, low in (
+        ("k", k, 2),
+        ("permutations", permutations, 0),
+        ("min_rows", min_rows, 4),
+        ("max_rows", max_rows, max(min_rows, k + 2)),
+    ):
+        if value < low:
+            raise MetricError(f"{name}={value} is too small; give at least {low}")
+    return {
+        "k": k,
+        "permutations": permutations,
+        "seed": seed,
+        "max_rows": max_rows,
+        "min_rows": min_rows,
+        "metrics": list(metrics),
+        "layers": layers,
+    }
+
+
+def constants() -> dict[str, float]:
+    """Choices that are not parameters but decide numbers."""
+    return {
+        "core_share": selections.CORE_SHARE,
+        "contrast_rows": selections.CONTRAST_ROWS,
+        "contrast_draws": selections.CONTRAST_DRAWS,
+        "covered_structures": coverage.ENOUGH,
+        "refused_excess": coverage.EXCESS,
+        "relabelings": local.RELABELINGS,
+        "local_stratum_rows": local.STRATUM_ROWS,
+        "density_stratum_rows": density.STRATUM_ROWS,
+        "density_resamples": density.RESAMPLES,
+        "false_discovery_rate": gaps.LEVEL,
+        "split_above": SPLIT_ABOVE,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Packages and metrics that decide numbers."""
+    packages = ("matteratlas", "numpy", "scipy", "faiss-cpu", "faiss-gpu")
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    scores = {str(name): version for name, version in VERSIONS.items()} | MODEL_VERSIONS
+    return {"analysis": ANALYSIS_VERSION, **found, **scores}
+
+
+def inputs_of(root: Path, atlas: Atlas) -> dict[str, Any]:
+    """Hashes of all that scores depend on: units, structures, and the cards of both."""
+    units = atlas.units.sort_values(["model", "set"])
+    return {
+        "release": atlas.version,
+        "units": [
+            f"{model}/{set_id}:{content}"
+            for model, set_id, content in zip(
+                units["model"], units["set"], units["content_sha256"], strict=True
+            )
+        ],
+        "structures": {s: sha256_of(root / "structures" / f"{s}.parquet") for s in atlas.set_ids},
+        "cards": digest(
+            [catalog.model(m).model_dump(mode="json") for m in sorted(set(units["model"]))]
+            + [card.model_dump(mode="json") for card in _set_cards(atlas)]
+        ),
+    }
+
+
+def _set_cards(atlas: Atlas) -> list[StructureSetCard]:
+    """Cards of the atlas's sets that this registry knows."""
+    known = catalog.structure_sets()
+    return [known[s] for s in atlas.set_ids if s in known]
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of JSON-able content, keys sorted."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def unchanged(root: Path, fingerprint: str) -> AnalysisReport | None:
+    """The last analysis, if it had this fingerprint and its tables are as it left them."""
+    try:
+        record = json.loads((root / ANALYSIS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("fingerprint") != fingerprint:
+        return None
+    tables = record.get("tables", {})
+    for name in SCORE_TABLES:
+        file = root / name
+        if not file.is_file() or sha256_of(file) != tables.get(name, {}).get("sha256"):
+            return None
+    return report_of(root, record, kept=True)
+
+
+def report_of(root: Path, record: dict[str, Any], *, kept: bool) -> AnalysisReport:
+    """The report a record stands for."""
+    return AnalysisReport(
+        root=root,
+        fingerprint=record["fingerprint"],
+        kept=kept,
+        selections=len(record["selections"]),
+        tables={name: record["tables"][name]["rows"] for name in SCORE_TABLES},
+        skipped=record["skipped"],
+        notes=record["notes"],
+        top=record["top"],
+    )
+
+
+def write_record(root: Path, record: dict[str, Any]) -> None:
+    """Write ``scores/analysis.json`` whole or not at all."""
+    scratch = (root / ANALYSIS).with_suffix(f".{os.getpid()}.part")
+    scratch.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    scratch.replace(root / ANALYSIS)
