@@ -51,8 +51,9 @@ class SevenNet(Adapter):
         for name, module in model.named_children():
             block, _, role = name.partition("_")
             if role == "equivariant_gate":
+                gate: Any = module.gate
                 self._capture.output_of(
-                    module, f"block_{int(block) + 1}", _scalars(module.gate.irreps_out)
+                    module, f"block_{int(block) + 1}", _scalars(gate.irreps_out)
                 )
 
     def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:

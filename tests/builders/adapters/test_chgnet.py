@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.collections import dcdft
+from invariance import check_batches, check_invariances, deviation, embedded
+from probes import from_ase, to_ase_atoms
+from published import REFERENCES
+
+from matteratlas.builders.adapters.base import Adapter, Embedded, Missing, load_adapter
+from matteratlas.registry import catalog
+
+IDS = ["chgnet-0.3.0", "chgnet-0.2.0", "chgnet-r2scan"]
+#: H2 and O2 have no angle; the rest have.
+STRUCTURES = (
+    [from_ase(molecule(n), n) for n in ("H2", "CH3CH2OH", "O2", "SiCl4")]
+    + [from_ase(dcdft[n], n) for n in ("Fe", "O", "B")]
+    + [from_ase(fcc111("Cu", (1, 1, 3), vacuum=6.0, periodic=False), "slab")]
+)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(i, marks=pytest.mark.xdist_group(i)) for i in IDS]
+)
+def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    yield load_adapter(catalog.model(request.param))
+
+
+def test_vectors_and_energies_are_the_published_ones(adapter: Adapter) -> None:
+    reference = REFERENCES[adapter.card.id]()
+    for structure, result in zip(STRUCTURES, embedded(adapter, STRUCTURES), strict=True):
+        expected = reference(to_ase_atoms(structure))
+        assert set(expected.pooled) == {"conv_3", "conv_4"}
+        for layer, values in expected.pooled.items():
+            assert deviation(result.pooled[layer], values) < 1e-5, (structure.source_id, layer)
+        assert result.energy == pytest.approx(expected.energy, abs=1e-5 * len(structure))
+
+
+def test_invariances_and_batches(adapter: Adapter) -> None:
+    results = embedded(adapter, STRUCTURES)
+    assert check_invariances(adapter, STRUCTURES, reference=results) > 0
+    check_batches(adapter, STRUCTURES, reference=results)
+
+
+def test_the_default_layer_feeds_the_readout(adapter: Adapter) -> None:
+    """The package's MLP on conv_4 sums to the energy, so conv_4 is the last hidden layer."""
+    import torch
+    from chgnet.model import CHGNet
+
+    name = adapter.card.version
+    model = CHGNet.load(model_name=name, use_device="cpu", verbose=False)
+    structure = from_ase(bulk("NaCl", "rocksalt", a=5.64), "nacl")
+    (result,) = embedded(adapter, [structure])
+    with torch.no_grad():
+        own = model.mlp(torch.from_numpy(np.array(result.nodes["conv_4"]))).sum().item()
+        shift = model.composition_model.fc.weight[0, [10, 16]].sum().item()
+    assert result.energy == pytest.approx(own + shift, abs=1e-4)
+
+
+def test_structures_without_angles_do_not_feel_their_batch() -> None:
+    """Version 0.2.0 adds a bias to bonds once any structure of the batch has an angle."""
+    adapter = load_adapter(catalog.model("chgnet-0.2.0"))
+    hydrogen, ethanol = from_ase(molecule("H2"), "h2"), from_ase(molecule("CH3CH2OH"), "ethanol")
+    mixed, alone = embedded(adapter, [ethanol, hydrogen])[1], embedded(adapter, [hydrogen])[0]
+    for layer in alone.pooled:
+        assert deviation(mixed.pooled[layer], alone.pooled[layer]) < 1e-6
+    assert mixed.energy == pytest.approx(alone.energy, abs=1e-5)
+
+
+def test_isolated_atoms_are_missing_with_the_reason() -> None:
+    adapter = load_adapter(catalog.model("chgnet-0.3.0"))
+    atom = from_ase(Atoms("He"), "he")
+    apart = from_ase(Atoms("HeHe", positions=[[0, 0, 0], [0, 0, 7.0]]), "he2")
+    good = from_ase(molecule("H2O"), "water")
+    lone, far, water = adapter.embed([atom, apart, good])
+    assert isinstance(lone, Missing) and lone.reason.startswith("too_small: ")
+    assert isinstance(far, Missing) and far.reason.startswith("failed: ")
+    assert "2 isolated atom(s)" in far.reason
+    assert isinstance(water, Embedded)
+    # One atom to a cell is a crystal like any other.
+    assert embedded(adapter, [from_ase(bulk("Cu"), "cu")])[0].nodes["conv_4"].shape == (1, 64)
+
+
+def test_elements_the_training_lacked_are_refused() -> None:
+    polonium = from_ase(bulk("Po", "sc", a=3.35), "po")
+    ytterbium = from_ase(bulk("Yb", "fcc", a=5.49), "yb")
+    for model_id, reasons in {
+        "chgnet-0.3.0": ["unsupported_element: Po", None],
+        "chgnet-r2scan": ["unsupported_element: Po", "unsupported_element: Yb"],
+    }.items():
+        found = load_adapter(catalog.model(model_id)).embed([polonium, ytterbium])
+        assert [getattr(r, "reason", None) for r in found] == reasons
