@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/starter
 WORKERS ?= 2
-ARGS ?=
+MODELS ?= starter
 
 # One thread a process: on few cores oversubscription costs far more than it gives.
 export OMP_NUM_THREADS ?= 1
@@ -21,7 +21,8 @@ SOURCES := $(shell find atlas registry builders schemas analysis -type f -not -n
 .PHONY: atlas test lint docs install clean
 
 atlas: $(VENV)/.linked
-	$(BIN)/matteratlas build --sets starter --out $(OUT) --workers $(WORKERS) $(ARGS)
+	$(BIN)/matteratlas build --sets starter --out $(OUT) --models $(MODELS) \
+		--workers $(WORKERS)
 	$(BIN)/matteratlas validate $(OUT) --deep
 	$(BIN)/matteratlas analyze $(OUT)
 	$(BIN)/matteratlas report $(OUT)

@@ -103,7 +103,8 @@ def _show(card: dict[str, Any], as_json: bool) -> None:
 @app.command(epilog="Example: matteratlas build --sets starter --models sevennet-0,chgnet-0.3.0")
 def build(
     models: Annotated[
-        str | None, typer.Option(help="Ids or families, comma-separated; default all.")
+        str | None,
+        typer.Option(help="Ids or families, comma-separated; 'starter', or 'all' (default)."),
     ] = None,
     sets: Annotated[
         str, typer.Option(help="'starter' rows of every set, 'all' full sets, or set ids.")

@@ -68,7 +68,10 @@ def unit_fingerprint(
 
 def model_fingerprint(card: ModelCard, *, keep_nodes: bool) -> str:
     """Hash of the card fields that decide a model's vectors (prose and reported scores do not)."""
-    prose = {"notes", "performance", "authors", "paper", "name", "lifecycle", "licence", "training"}
+    prose = {
+        "notes", "performance", "authors", "paper", "name", "lifecycle", "starter", "licence",
+        "training",
+    }  # fmt: skip
     content = {"card": card.model_dump(mode="json", exclude=prose), "nodes": keep_nodes}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -83,9 +83,11 @@ def structure_set(set_id: str) -> StructureSetCard:
 
 
 def select_models(names: Sequence[str] | None) -> list[ModelCard]:
-    """Cards for ids, families or ``all``; keeps registry order, drops repeats."""
+    """Cards for ids, families, ``starter`` or ``all``; keeps registry order, drops repeats."""
     if not names or list(names) == ["all"]:
         return list(models().values())
+    if list(names) == ["starter"]:
+        return [c for c in models().values() if c.starter]
     families = {c.family for c in models().values()}
     wanted: set[str] = set()
     for name in names:

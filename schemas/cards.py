@@ -175,6 +175,7 @@ class ModelCard(_Closed):
     family: Id
     version: str
     lifecycle: Literal["active", "superseded", "deprecated", "aborted"]
+    starter: bool = Field(description="embedded by 'build --models starter'")
     learned: bool = Field(description="false for descriptors and the random baseline")
     modality: Modality
     architecture: Literal["vanilla", "invariant", "equivariant"] | None
