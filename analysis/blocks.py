@@ -151,8 +151,13 @@ class Space:
 
     @cached_property
     def squares(self) -> NDArray[np.float64]:
-        """Squared row lengths, shape (n,)."""
-        return np.einsum("ij,ij->i", self.values, self.values)
+        """Squared row lengths, shape (n,); 1 where they are 1 but for rounding.
+
+        So that a row of zeros is equally far from all rows scaled to unit length.
+        """
+        squares = np.einsum("ij,ij->i", self.values, self.values)
+        squares[np.abs(squares - 1.0) < 1e-13] = 1.0
+        return squares
 
     @cached_property
     def centred(self) -> NDArray[np.float64]:
@@ -183,24 +188,44 @@ class Space:
     def unique_rows(self) -> NDArray[np.intp]:
         """Index of the first row of each group of equal rows, ascending."""
         if self.copies is None:
-            return np.arange(self.n)
+            return np.arange(self.n, dtype=np.intp)
         return np.unique(self.copies, return_index=True)[1].astype(np.intp)
+
+    @cached_property
+    def _origin(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values that distances are taken from, and their squared lengths.
+
+        As given, so that whole numbers stay whole, unless a far-off mean would cost digits.
+        """
+        if self.squares.sum() <= 100.0 * float(np.einsum("id,id->", self.centred, self.centred)):
+            return self.values, self.squares
+        return self.centred, np.einsum("id,id->i", self.centred, self.centred)
 
     def squared_distances(self, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
         """Squared Euclidean distances from ``rows`` to all rows, shape (len(rows), n).
 
         Equal rows are at exactly 0 from each other and at exactly the same distance from every
-        other row, whatever the matrix product rounds to.
+        other row; distances so small that the matrix product would blur them are taken anew from
+        differences.
         """
-        cross = self.products(rows)
-        squared = np.maximum(self.squares[rows, None] + self.squares[None, :] - 2.0 * cross, 0.0)
+        values, squares = self._origin
+        columns = values
         if self.copies is not None:
-            squared[self.copies[rows][:, None] == self.copies[None, :]] = 0.0
-        return squared
+            columns, squares = values[self.unique_rows], squares[self.unique_rows]
+        sums = self._origin[1][rows, None] + squares
+        squared = values[rows] @ columns.T
+        squared *= -2.0
+        squared += sums
+        left, right = np.nonzero(squared < 1e-9 * sums)
+        start = values[rows]
+        for part in row_blocks(0, left.size, rows_per_block(16 * self.d, max(1, left.size))):
+            gap = start[left[part]] - columns[right[part]]
+            squared[left[part], right[part]] = np.einsum("id,id->i", gap, gap)
+        return squared if self.copies is None else np.take(squared, self.copies, axis=1)
 
     def products(self, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
         """Inner products of ``rows`` with all rows, (len(rows), n); equal rows share a value."""
         if self.copies is None:
             return self.values[rows] @ self.values.T
-        unique = self.values[rows] @ self.values[self.unique_rows].T
-        return np.take(unique, self.copies, axis=1)
+        products = self.values[rows] @ self.values[self.unique_rows].T
+        return np.take(products, self.copies, axis=1)

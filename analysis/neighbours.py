@@ -196,7 +196,7 @@ def _decide(
     n, d = space.values.shape
     indices = np.empty((n, k), np.int32)
     scores = np.empty((n, k))
-    values = space.centred if similarity == "euclidean" else space.values
+    values = space.values
     for block in row_blocks(0, n, rows_per_block(8 * d * candidates.shape[1], n)):
         labels = np.sort(candidates[block], axis=1)  # by index first, so the stable sort keeps it
         if similarity == "euclidean":
@@ -211,7 +211,8 @@ def _decide(
         scores[block] = np.take_along_axis(exact, order, axis=1)
     # A row left out of the candidates scored no better than `worst` in float32. It can belong in
     # the list only if float32 was wrong by more than the distance between `worst` and the last.
-    length = np.sqrt(np.einsum("id,id->i", values, values))
+    searched = space.centred if similarity == "euclidean" else values
+    length = np.sqrt(np.einsum("id,id->i", searched, searched))
     unit = np.finfo(np.float32).eps * (4.0 + np.sqrt(d))
     if similarity == "euclidean":
         reach = length + np.sqrt(scores[:, -1])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from .blocks import BLOCK_BYTES, Space, row_blocks, to_single
+from .blocks import Space, row_blocks, rows_per_block, to_single
 from .calibration import Cycle, Permutations
 from .tiles import Kernel
 
@@ -107,7 +107,7 @@ def _rotated(
     """Sums over i != j of a_ij b_{i+s, j+s} for every shift s, shape (n, m, m)."""
     m, half = len(models), n // 2
     spectra = {kernel: np.zeros((half + 1, m, m), np.complex64) for kernel in kernels}
-    width = max(1, min(half, BLOCK_BYTES // (8 * m * n)))
+    width = rows_per_block(8 * m * n, half)
     # Rows in the order of the cycle, and again, so that a diagonal never wraps around.
     double = np.concatenate([cycle.order, cycle.order])
     for offsets in row_blocks(1, half + 1, width):
@@ -158,7 +158,7 @@ def _shuffled(
     m = len(models)
     for product in null.values():
         product[:] = 0.0
-    for rows in row_blocks(0, n, max(1, BLOCK_BYTES // (8 * m * n))):
+    for rows in row_blocks(0, n, rows_per_block(8 * m * n, n)):
         places = np.arange(rows.start, n)
         size = rows.stop - rows.start
         weight = np.full((size, places.size), 2.0, np.float32)  # stands for the lower triangle

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import BLOCK_BYTES, row_blocks
+from .blocks import row_blocks, rows_per_block
 from .calibration import Permutations
 
 EDGES_PER_BATCH = 1_000_000
@@ -139,7 +139,7 @@ class _Table:
         self.edges = edges
         self.n, k = edges[0].indices.shape
         dtype = np.uint8 if k < 255 else np.uint16 if k < 65535 else np.uint32
-        self.block = max(1, min(self.n, BLOCK_BYTES // (self.n * np.dtype(dtype).itemsize)))
+        self.block = rows_per_block(self.n * np.dtype(dtype).itemsize, self.n)
         self.cells = np.zeros(self.block * self.n, dtype)
         self.touched: NDArray[np.intp] | None = None
         self.held: tuple[int, int] | None = None

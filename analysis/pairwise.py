@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..schemas.errors import MetricError
+from ..schemas.errors import MetricError, missing_extra
 from . import calibration
 from .blocks import MINIMUM_ROWS, Normalise, Space, as_rows, check_neighbour_count, normalise_rows
 from .calibration import (
@@ -33,6 +33,7 @@ from .families import (
 from .metrics.cards import CARDS, METRICS, VERSIONS, MetricName
 from .metrics.cknna import Variant, check_variant
 from .metrics.intrinsic_dimension import Method, check_method
+from .neighbours import load_faiss
 from .tiles import Kernel
 
 if TYPE_CHECKING:
@@ -111,26 +112,14 @@ def pairwise(
     once for all models, and null draws relabel rows without searching again. Memory is O(n (d + k))
     a model and O(n) a tile row; n x n is never held.
     """
-    names = [str(name) for name in data]
     chosen = _check_metrics(metrics)
     scaling = _check_normalise(normalise, chosen)
     check_variant(variant)
     check_method(dimension_method)
     if not 0.0 < alpha < 1.0:
         raise MetricError(f"alpha={alpha!r} is not between 0 and 1")
-    if not names:
-        raise MetricError("pairwise: no models given; pass a mapping of name to array")
-    raw = [
-        as_rows(rows, name=f"model '{name}'")
-        for name, rows in zip(names, data.values(), strict=True)
-    ]
+    names, raw = _check_data(data)
     n = raw[0].shape[0]
-    for name, rows in zip(names, raw, strict=True):
-        if rows.shape[0] != n:
-            raise MetricError(
-                f"model '{name}' has {rows.shape[0]} rows, model '{names[0]}' has {n}; "
-                "align them on common rows"
-            )
     least = MINIMUM_ROWS
     if set(OVERLAPS) & set(chosen):
         check_neighbour_count(k, n, least=2 if "cknna" in chosen else 1)
@@ -144,41 +133,6 @@ def pairwise(
         jackknife_blocks(n, least=least, seed=seed),
         calibration.permutations(n, permutations, seed=seed, groups=groups),
     )
-    spaces = {
-        how: [Space(normalise_rows(rows, how)) for rows in raw] for how in set(scaling.values())
-    }
-    lists = NeighbourLists(sampling.count)
-    measured: dict[MetricName, Measured] = {}
-    with _limit(threads), np.errstate(divide="ignore", invalid="ignore"):
-        overlaps = [name for name in chosen if name in OVERLAPS]
-        for how in dict.fromkeys(scaling[name] for name in overlaps):
-            wanted = [name for name in overlaps if scaling[name] == how]
-            measured |= measure_neighbour_overlap(
-                spaces[how],
-                lists,
-                sampling,
-                k=k,
-                normalise=how,
-                variant=variant if "cknna" in wanted else None,
-                count="mutual_knn" in wanted,
-            )
-        for how in dict.fromkeys(scaling[name] for name in chosen if name in KERNELS):
-            wanted = [name for name in chosen if name in KERNELS and scaling[name] == how]
-            results = measure_global(spaces[how], sampling, [KERNELS[name] for name in wanted])
-            measured |= {name: results[KERNELS[name]] for name in wanted}
-        if "information_imbalance" in chosen:
-            measured["information_imbalance"] = measure_imbalance(
-                spaces[scaling["information_imbalance"]], lists, sampling, k=imbalance_k
-            )
-        if "intrinsic_dimension" in chosen:
-            measured["intrinsic_dimension"] = measure_dimension(
-                spaces[scaling["intrinsic_dimension"]],
-                lists,
-                sampling,
-                method=dimension_method,
-                k=dimension_k,
-            )
-    constant = np.array([Space(rows).constant for rows in raw])
     settings = {
         "n": n,
         "k": k,
@@ -194,7 +148,73 @@ def pairwise(
         "jackknife_blocks": sampling.count,
         "restricted_permutations": int(groups is not None),
     }
+    spaces = {
+        how: [Space(normalise_rows(rows, how)) for rows in raw]
+        for how in dict.fromkeys(scaling.values())
+    }
+    with _limit(threads), np.errstate(divide="ignore", invalid="ignore"):
+        measured = _measure(spaces, scaling, sampling, settings)
+    constant = {
+        name: np.array([space.constant for space in spaces[how]]) for name, how in scaling.items()
+    }
     return _dataset(names, {name: measured[name] for name in chosen}, constant, settings)
+
+
+def _measure(
+    spaces: Mapping[Normalise, list[Space]],
+    scaling: Mapping[MetricName, Normalise],
+    sampling: Sampling,
+    settings: Mapping[str, Any],
+) -> dict[MetricName, Measured]:
+    """Run each family once per row scaling, sharing neighbour lists."""
+    lists = NeighbourLists(sampling.count)
+    measured: dict[MetricName, Measured] = {}
+    for how, group in spaces.items():
+        wanted = [name for name, scaled in scaling.items() if scaled == how]
+        if set(OVERLAPS) & set(wanted):
+            measured |= measure_neighbour_overlap(
+                group,
+                lists,
+                sampling,
+                k=settings["k"],
+                normalise=how,
+                variant=settings["cknna_variant"] if "cknna" in wanted else None,
+                count="mutual_knn" in wanted,
+            )
+        kernels = {name: KERNELS[name] for name in wanted if name in KERNELS}
+        if kernels:
+            results = measure_global(group, sampling, list(kernels.values()))
+            measured |= {name: results[kernel] for name, kernel in kernels.items()}
+        if "information_imbalance" in wanted:
+            measured["information_imbalance"] = measure_imbalance(
+                group, lists, sampling, k=settings["imbalance_k"]
+            )
+        if "intrinsic_dimension" in wanted:
+            measured["intrinsic_dimension"] = measure_dimension(
+                group,
+                lists,
+                sampling,
+                method=settings["dimension_method"],
+                k=settings["dimension_k"],
+            )
+    return measured
+
+
+def _check_data(data: Mapping[str, ArrayLike]) -> tuple[list[str], list[NDArray[np.float64]]]:
+    names = [str(name) for name in data]
+    if not names:
+        raise MetricError("pairwise: no models given; pass a mapping of name to array")
+    raw = [
+        as_rows(rows, name=f"model '{name}'")
+        for name, rows in zip(names, data.values(), strict=True)
+    ]
+    for name, rows in zip(names, raw, strict=True):
+        if rows.shape[0] != raw[0].shape[0]:
+            raise MetricError(
+                f"model '{name}' has {rows.shape[0]} rows, model '{names[0]}' has "
+                f"{raw[0].shape[0]}; align them on common rows"
+            )
+    return names, raw
 
 
 def _check_metrics(metrics: Iterable[str]) -> list[MetricName]:
@@ -222,10 +242,10 @@ def _check_normalise(
 def _limit(threads: int | None) -> Any:
     if threads is None:
         return nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    from .neighbours import load_faiss
-
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise missing_extra("threadpoolctl", "cpu") from error
     load_faiss()  # its thread pool can only be limited once it is loaded
     return threadpool_limits(limits=threads)
 
@@ -233,13 +253,12 @@ def _limit(threads: int | None) -> Any:
 def _dataset(
     names: list[str],
     measured: dict[MetricName, Measured],
-    constant: NDArray[np.bool_],
+    constant: Mapping[MetricName, NDArray[np.bool_]],
     settings: dict[str, Any],
 ) -> xr.Dataset:
     import xarray as xr
 
     pairs = ("model_a", "model_b")
-    undefined = constant[:, None] | constant[None, :]
     variables: dict[str, Any] = {}
     pair_names = [name for name in measured if CARDS[name].pairwise]
     stacked: dict[str, list[NDArray[np.float64]]] = {"standard_error": []}
@@ -248,6 +267,7 @@ def _dataset(
             variables[name] = (pairs[:1], result.value)
             variables[f"{name}_standard_error"] = (pairs[:1], _error(result))
             continue
+        undefined = constant[name][:, None] | constant[name][None, :]
         value = np.where(undefined, np.nan, result.value)
         variables[name] = (pairs, value)
         stacked["standard_error"].append(np.where(undefined, np.nan, _error(result)))

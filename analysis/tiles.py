@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import BLOCK_BYTES, Space, row_blocks
+from .blocks import Space, row_blocks, rows_per_block
 
 Kernel = Literal["distance", "linear"]
 
@@ -99,7 +99,7 @@ def pair_sums(
     }
     for block in range(g):
         low, high = int(edges[block]), int(edges[block + 1])
-        step = max(1, BLOCK_BYTES // (8 * m * (n - low) * len(kernels)))
+        step = rows_per_block(8 * m * (n - low) * len(kernels), n)
         for rows in row_blocks(low, high, step):
             tiles = _tiles(spaces, kernels, rows, low)
             for kernel, tile in tiles.items():

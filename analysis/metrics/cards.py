@@ -98,7 +98,7 @@ CARDS: dict[MetricName, MetricCard] = {
             normalise="l2",
             invariant_to=("orthogonal maps", "isotropic scaling", "scaling of single rows"),
             best=_one,
-            null="about 0, of order (k / n)^2",
+            null="about k / (n - 1)",
         ),
         MetricCard(
             name="linear_cka",

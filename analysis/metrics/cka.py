@@ -150,7 +150,7 @@ def null_feature_covariances(spaces: Sequence[Space], draws: Permutations) -> ND
                 product = scaled[a][0].T @ moved
                 squares[a, b] = np.einsum("ij,ij->", product, product, dtype=np.float64)
         null[draw] = _hsic(squares, lengths, n, unbiased=True, second=lengths[:, order])
-    return null * np.outer(units, units)
+    return np.triu(null * np.outer(units, units), 1)
 
 
 def _lengths(rows: FloatArray) -> FloatArray:

@@ -52,9 +52,9 @@ def cknna(
     Returns
     -------
     float
-        1 for x = y; near 0 for unrelated embeddings; not bounded by 1 in general. NaN if an
-        embedding is constant or its self term is not positive. Values at different n or k do not
-        compare.
+        1 for x = y; about k / (n - 1) for unrelated embeddings, as mutual kNN; not bounded by 1 in
+        general. NaN if an embedding is constant or its self term is not positive. Values at
+        different n or k do not compare.
 
     Raises
     ------
