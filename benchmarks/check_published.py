@@ -57,11 +57,12 @@ def check(model_id: str) -> bool:
                 energy, per_atom = max(energy, off), max(per_atom, off / len(structure))
             compared += 1
         good &= vector <= VECTOR_LIMIT and per_atom <= ENERGY_LIMIT
-        shown = f"{energy:9.1e}" if adapter.card.energy else "        -"
+        shown = [f"{vector:11.1e}" if compared else f"{'-':>11s}"]
+        shown.append(f"{energy:9.1e}" if compared and adapter.card.energy else f"{'-':>9s}")
         reasons = ", ".join(f"{k} {n}" for k, n in sorted(missing.items()))
         print(
-            f"{model_id:24s} {set_name:6s} {compared:5d} {len(layers):7d} {vector:11.1e} {shown}"
-            f"  {reasons}",
+            f"{model_id:24s} {set_name:6s} {compared:5d} {len(layers):7d} "
+            f"{' '.join(shown)}  {reasons}",
             flush=True,
         )
     return good
