@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import zarr
 
+from ..registry import store
 from ..schemas.archive import FORMAT_VERSION, RECORDS, STORE, record_path
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.structures import Structure, structure_from_row
@@ -159,7 +160,7 @@ def _embed_set(
     card = adapter.card
     start = time.perf_counter()
     model_seconds, carried = 0.0, 0
-    store = CarryStore(root, card, keep_nodes=keep_nodes)
+    carry = CarryStore(root, card, keep_nodes=keep_nodes)
     with UnitWriter(
         root,
         card,
@@ -170,14 +171,14 @@ def _embed_set(
         keep_nodes=keep_nodes,
     ) as writer:
         for window in read_structures(source, window=WINDOW):
-            results: list[Embedded | Missing | None] = [store.get(s.id) for s in window]
+            results: list[Embedded | Missing | None] = [carry.get(s.id) for s in window]
             carried += sum(r is not None for r in results)
             # Neighbours in size share a batch: less padding, fewer shapes to compile.
             todo = [i for i, r in enumerate(results) if r is None]
             todo.sort(key=lambda i: len(window[i]))
             clock = time.perf_counter()
-            for i, result in zip(todo, adapter.embed([window[i] for i in todo]), strict=True):
-                results[i] = result
+            for i, fresh in zip(todo, adapter.embed([window[i] for i in todo]), strict=True):
+                results[i] = fresh
             model_seconds += time.perf_counter() - clock
             for structure, result in zip(window, results, strict=True):
                 writer.append(structure.id, result or Missing("failed: no result"))
@@ -219,7 +220,7 @@ class CarryStore:
             if json.loads(path.read_text(encoding="utf-8"))["model_fingerprint"] != wanted:
                 continue
             unit = zarr.open_group(root / STORE / card.id / path.stem, mode="r")
-            for row, structure_id in enumerate(np.asarray(unit["structure_id"][:])):
+            for row, structure_id in enumerate(store.read(unit, "structure_id")):
                 self._index.setdefault(str(structure_id), (unit, row))
 
     def get(self, structure_id: str) -> Embedded | Missing | None:
@@ -228,22 +229,22 @@ class CarryStore:
         if found is None:
             return None
         unit, row = found
-        reason = str(np.asarray(unit["reason"][row]))
+        reason = str(store.read(unit, "reason", row))
         if reason:
             return None if reason.startswith("failed") else Missing(reason)
         key = str(unit.store_path)
         if key not in self._offsets:
-            self._offsets[key] = np.concatenate([[0], np.cumsum(unit["row_size"][:])])
+            self._offsets[key] = np.concatenate([[0], np.cumsum(store.read(unit, "row_size"))])
         low, high = (int(v) for v in self._offsets[key][row : row + 2])
-        energy = float(np.asarray(unit["energy"][row]))
-        layers = {layer.name: unit[layer.name] for layer in self._card.layers}
+        energy = float(store.read(unit, "energy", row))
+        layers = {layer.name: store.group(unit, layer.name) for layer in self._card.layers}
         return Embedded(
             nodes={
-                name: np.asarray(group["node_embedding"][low:high])
+                name: store.read(group, "node_embedding", slice(low, high))
                 for name, group in layers.items()
                 if "node_embedding" in group
             },
-            pooled={name: np.asarray(group["embedding"][row]) for name, group in layers.items()},
+            pooled={name: store.read(group, "embedding", row) for name, group in layers.items()},
             energy=None if np.isnan(energy) else energy,
         )
 

@@ -323,7 +323,7 @@ class UnitWriter:
 #: Chunks that equal the fill value are written too: an absent file is then always a fault.
 _KEEP_ALL: Any = {"write_empty_chunks": True}
 
-_COLUMN_ATTRS: dict[str, dict[str, str]] = {
+_COLUMN_ATTRS: dict[str, dict[str, Any]] = {
     "structure_id": {"long_name": "structure id"},
     "reason": {"long_name": "why the row is missing; empty when embedded"},
     "energy": {"long_name": "model output, see the group's energy attribute"},

@@ -19,6 +19,7 @@ import zarr
 from ..schemas.archive import ATLAS_FILE, FORMAT, STORE, check_format
 from ..schemas.errors import ArchiveError
 from ..schemas.structures import Structure, structure_from_row
+from . import store
 from .tables import MODELS, SETS, UNITS, read_structures_table
 
 #: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
@@ -145,7 +146,7 @@ class Atlas:
         for set_id in self.set_ids:
             found = self.table(f"structures/{set_id}.parquet", filters=[("id", "==", structure_id)])
             if len(found):
-                return structure_from_row(found.iloc[0].to_dict())
+                return structure_from_row({str(k): v for k, v in found.iloc[0].items()})
         raise ArchiveError(f"{self.location}: no structure '{structure_id}'; see Atlas.structures")
 
     def unit(self, model: str, set_id: str) -> zarr.Group:
@@ -168,9 +169,7 @@ class Atlas:
                 self._groups[model] = zarr.open_group(
                     f"{self.location}/{STORE}/{model}", mode="r", zarr_format=3
                 )
-        group = self._groups[model][set_id]
-        assert isinstance(group, zarr.Group)
-        return group
+        return store.group(self._groups[model], set_id)
 
     def _require(self, model: str) -> None:
         held = list(dict.fromkeys(self.units["model"]))
@@ -216,11 +215,11 @@ class Atlas:
             parts.append(
                 pd.DataFrame(
                     {
-                        "id": np.asarray(unit["structure_id"][:]).astype(object),
+                        "id": store.read(unit, "structure_id"),
                         "set": set_id,
-                        "unit_row": np.arange(unit["structure_id"].shape[0]),
-                        "reason": np.asarray(unit["reason"][:]).astype(object),
-                        "energy": np.asarray(unit["energy"][:]),
+                        "unit_row": np.arange(store.array(unit, "structure_id").shape[0]),
+                        "reason": store.read(unit, "reason"),
+                        "energy": store.read(unit, "energy"),
                     }
                 )
             )
@@ -295,9 +294,9 @@ class Atlas:
         # Rows come set by set, in the order of the structures table: pieces concatenate in order.
         pieces, dim, attrs = [], 0, {}
         for set_id, part in rows.groupby("set", sort=False):
-            group = self.unit(model, str(set_id))[layer]
-            array = group["embedding"]
-            dim, attrs = array.shape[1], dict(group.attrs.get("matemb", {}))
+            group = store.group(self.unit(model, str(set_id)), layer)
+            array = store.array(group, "embedding")
+            dim, attrs = array.shape[1], store.matemb(group)
             # Dask chunks follow shards: one read each.
             lazy = da.from_zarr(array, chunks=(array.shards or array.chunks))
             take = part["unit_row"].to_numpy()
@@ -308,7 +307,8 @@ class Atlas:
             pieces.append(lazy)
         if not dim:
             first = self.units.loc[self.units["model"] == model, "set"].iloc[0]
-            dim = self.unit(model, str(first))[layer]["embedding"].shape[1]
+            group = store.group(self.unit(model, str(first)), layer)
+            dim = store.array(group, "embedding").shape[1]
         data = da.concatenate(pieces) if pieces else da.zeros((0, dim), dtype=np.float32)
         return xr.DataArray(
             data,
@@ -376,15 +376,16 @@ class Atlas:
             raise ArchiveError(f"{self.location}: '{model}' did not embed '{structure_id}'")
         row = found.iloc[0]
         unit = self.unit(model, row["set"])
-        if "node_embedding" not in unit[name]:
+        group = store.group(unit, name)
+        if "node_embedding" not in group:
             raise ArchiveError(
                 f"{self.location}: model '{model}', layer '{name}' is kept at structure level only"
             )
-        sizes = np.asarray(unit["row_size"][: int(row["unit_row"]) + 1])
+        sizes = store.read(unit, "row_size", slice(int(row["unit_row"]) + 1))
         low, high = int(sizes[:-1].sum()), int(sizes.sum())
         return xr.DataArray(
-            np.asarray(unit[name]["node_embedding"][low:high]),
+            store.read(group, "node_embedding", slice(low, high)),
             dims=("node", "feature"),
             name=model,
-            attrs={"matemb": dict(unit[name].attrs.get("matemb", {})), "structure": structure_id},
+            attrs={"matemb": store.matemb(group), "structure": structure_id},
         )

@@ -36,6 +36,7 @@ from ..schemas.archive import (
 from ..schemas.errors import ArchiveError
 from ..schemas.scores import SCORE_TABLES
 from ..schemas.structures import STRUCTURE_TABLE
+from . import store
 from .hub import sha256_of
 from .tables import MODELS, SETS, UNITS, read_structures_table
 
@@ -261,9 +262,9 @@ def _check_unit(
     group = zarr.open_group(folder, mode="r")
     unit = xr.open_zarr(folder, consolidated=False, zarr_format=3)
     check_dataset(unit, unit_schema(rows=record.rows), where=name)
-    ids = np.asarray(group["structure_id"][:]).astype(object)
-    reasons = np.asarray(group["reason"][:]).astype(object)
-    sizes = np.asarray(group["row_size"][:])
+    ids = store.read(group, "structure_id")
+    reasons = store.read(group, "reason")
+    sizes = store.read(group, "row_size")
     known = structures.get(record.structure_set)
     if known is None:
         result.faults.append(f"{name}: set '{record.structure_set}' has no structures table")
@@ -277,13 +278,13 @@ def _check_unit(
         )
     row_schema = unit_rows_schema(learned=record.model in learned)
     for layer, dim in record.layers.items():
-        nodes = int(sizes.sum()) if "node_embedding" in group[layer] else None
+        nodes = int(sizes.sum()) if "node_embedding" in store.group(group, layer) else None
         data = xr.open_zarr(folder / layer, consolidated=False, zarr_format=3)
         check_dataset(
             data, layer_schema(rows=record.rows, dim=dim, nodes=nodes), where=f"{name}/{layer}"
         )
         if deep:
-            rows = _summarise(group[layer], ids, reasons, sizes)
+            rows = _summarise(store.group(group, layer), ids, reasons, sizes)
             _check_schema(rows, row_schema, f"{name}/{layer}", result)
     result.rows += record.rows
 
@@ -292,21 +293,20 @@ def _summarise(
     layer: zarr.Group, ids: np.ndarray, reasons: np.ndarray, sizes: np.ndarray
 ) -> pd.DataFrame:
     """One row a structure from one pass over the vectors, block by block."""
-    embedding = layer["embedding"]
     n = len(ids)
     finite, norm, present = np.zeros(n, bool), np.full(n, np.nan), np.zeros(n, bool)
     for start in range(0, n, CHUNK_ROWS):
-        block = np.asarray(embedding[start : start + CHUNK_ROWS], dtype=np.float64)
+        part = slice(start, start + CHUNK_ROWS)
+        block = store.read(layer, "embedding", part).astype(np.float64)
         rows = slice(start, start + len(block))
         finite[rows] = np.isfinite(block).all(axis=1)
         present[rows] = ~np.isnan(block).all(axis=1)
         norm[rows] = np.linalg.norm(block, axis=1)
     nodes_finite = np.ones(n, bool)
     if "node_embedding" in layer:
-        nodes = layer["node_embedding"]
         owner = np.repeat(np.arange(n), sizes)
-        for start in range(0, nodes.shape[0], CHUNK_ROWS):
-            block = np.asarray(nodes[start : start + CHUNK_ROWS])
+        for start in range(0, len(owner), CHUNK_ROWS):
+            block = store.read(layer, "node_embedding", slice(start, start + CHUNK_ROWS))
             bad = ~np.isfinite(block).all(axis=1)
             nodes_finite[owner[start : start + len(block)][bad]] = False
     return pd.DataFrame(

@@ -171,7 +171,7 @@ def unit_rows_schema(*, learned: bool) -> pa.DataFrameSchema:
 
 def layer_schema(*, rows: int, dim: int, nodes: int | None) -> pax.DatasetSchema:
     """Schema of a layer group: dims, dtypes and sizes, checked without reading values."""
-    variables = {
+    variables: dict[str, Any] = {
         "embedding": pax.DataVar(
             dtype=np.float32,
             dims=("structure", "feature"),
@@ -187,7 +187,7 @@ def layer_schema(*, rows: int, dim: int, nodes: int | None) -> pax.DatasetSchema
 
 def unit_schema(*, rows: int) -> pax.DatasetSchema:
     """Schema of a unit group: ids, reasons, energies and ragged row sizes."""
-    along = {"dims": ("structure",), "sizes": {"structure": rows}}
+    along: dict[str, Any] = {"dims": ("structure",), "sizes": {"structure": rows}}
     return pax.DatasetSchema(
         data_vars={
             "structure_id": pax.DataVar(**along),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
+
 from matteratlas.builders.adapters.base import Embedded, Missing
 from matteratlas.builders.writer import STAGING, UnitWriter, consolidate
 from matteratlas.registry import catalog

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+
 from matteratlas.builders.adapters.base import Adapter, Embedded, Missing, load_adapter
 from matteratlas.builders.adapters.descriptors import (
     CHANNELS,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from matteratlas.builders.adapters.base import Embedded, Missing, load_adapter
 from matteratlas.builders.adapters.element_tables import read_table
 from matteratlas.registry import catalog

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from matteratlas.builders.adapters.base import Embedded, Missing, load_adapter
 from matteratlas.registry import catalog
 from matteratlas.schemas.structures import Structure

@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pytest
+
 from matteratlas.builders.adapters.base import Embedded, Missing, load_adapter
 from matteratlas.builders.adapters.magpie import Magpie
 from matteratlas.registry import catalog

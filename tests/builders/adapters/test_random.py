@@ -8,6 +8,7 @@ import sys
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from matteratlas.builders.adapters.base import Embedded, Missing, load_adapter
 from matteratlas.builders.adapters.random import gaussian
 from matteratlas.registry import catalog
