@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +274,6 @@ def _headline(
 
 
 def _tables(scores: data.Scores, models: Sequence[data.Model]) -> dict[str, Any]:
-    from ... import __version__
-
     name = atlas_name(scores.atlas)
     rows = {
         data.SELECTIONS: len(scores.selections),
@@ -286,7 +285,7 @@ def _tables(scores: data.Scores, models: Sequence[data.Model]) -> dict[str, Any]
     return {
         "atlas_name": name,
         "version": scores.atlas.version,
-        "tool_version": __version__,
+        "tool_version": metadata.version("matteratlas"),
         "files": {
             "pairs": data.PAIRS,
             "models": data.MODELS,
