@@ -6,19 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
-from pandera.errors import SchemaErrors
 
 from ..registry.archive import open_atlas
 from ..registry.hub import sha256_of
 from ..registry.tables import write_table
 from ..schemas.errors import ArchiveError
 from ..schemas.progress import Reporter, Silent
-from ..schemas.scores import LOCAL, MODEL_SCORES, PAIR_SCORES, SCORE_TABLES, SELECTIONS
+from ..schemas.scores import LOCAL, MODEL_SCORES, PAIR_SCORES
 from . import density, gaps, local
 from .charts import ChartReader, Layers
 from .coverage import coverage_gaps, coverage_table
@@ -36,14 +33,12 @@ from .record import (
     versions,
     write_record,
 )
-from .scoring import MODEL_VERSIONS, Scored, Settings, make_tasks, run_tasks
-from .selections import Plan, Selection, make_plan
+from .scoring import Scored, Settings, make_tasks, run_tasks
+from .selections import Plan, make_plan
+from .tables import checked, score_table, selection_list, selection_table, typed
 
 #: Pairs times rows, over all tasks, from which on processes pay for their start.
 PROCESSES_ABOVE = 400_000
-
-
-_METRIC_ORDER = (*METRICS, *MODEL_VERSIONS)
 
 
 def analyze(
@@ -124,7 +119,7 @@ def analyze(
 
     said.stage("gaps", 5)
     tables: dict[str, pd.DataFrame] = {
-        "scores/selections.parquet": _selection_table(plan, excluded),
+        "scores/selections.parquet": selection_table(plan, excluded),
         "scores/pairs.parquet": pairs,
         "scores/models.parquet": models,
     }
@@ -148,7 +143,7 @@ def analyze(
     said.advance("density", 1)
     tables["scores/gaps.parquet"] = gaps.gap_table(found, release=atlas.version)
     for name, table in tables.items():
-        write_table(_valid(table, name), root / name)
+        write_table(checked(table, name), root / name)
     said.advance("written", 1)
     if reader.notes:
         said.note(f"{len(reader.notes)} notes; see {ANALYSIS}")
@@ -159,7 +154,7 @@ def analyze(
         "parameters": parameters,
         "versions": versions(),
         "inputs": inputs,
-        "selections": _selection_list(plan, excluded),
+        "selections": selection_list(plan, excluded),
         "skipped": plan.skipped,
         "notes": reader.notes,
         "top": _top(tables["scores/gaps.parquet"]),
@@ -192,11 +187,9 @@ def _score(
         scored.pairs += part.pairs
         scored.models += part.models
         scored.excluded |= part.excluded
-    order = {s.name: i for i, s in enumerate(plan.selections)}
-    charts = {(c.card.id, c.layer.name): i for i, c in enumerate(reader.charts.values())}
-    pairs = _gather(scored.pairs, PAIR_SCORES, order, charts, ("a", "b"))
+    pairs = score_table(scored.pairs, PAIR_SCORES, plan, reader.charts, settings)
     pairs["q_value"] = gaps.false_discovery(pairs, ["selection", "metric"])
-    models = _gather(scored.models, MODEL_SCORES, order, charts, ("",))
+    models = score_table(scored.models, MODEL_SCORES, plan, reader.charts, settings)
     return pairs, models, scored.excluded
 
 
@@ -204,91 +197,6 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _gather(
-    parts: list[pd.DataFrame],
-    schema: pa.DataFrameSchema,
-    selections_order: dict[str, int],
-    charts: dict[tuple[str, str], int],
-    sides: tuple[str, ...],
-) -> pd.DataFrame:
-    """One table in the order of selections, metrics and charts, whatever order tasks ended in."""
-    columns = list(schema.columns)
-    if not parts:
-        return _typed(pd.DataFrame(columns=columns), schema)
-    table = pd.concat([p.astype({"k": "Int64"}) for p in parts], ignore_index=True)
-    keys = pd.DataFrame(
-        {
-            "selection": table["selection"].map(selections_order),
-            "metric": table["metric"].map({m: i for i, m in enumerate(_METRIC_ORDER)}),
-        }
-    )
-    for side in sides:
-        suffix = f"_{side}" if side else ""
-        names = zip(table[f"model{suffix}"], table[f"layer{suffix}"], strict=True)
-        keys[f"chart{suffix}"] = [charts[name] for name in names]
-    order = keys.sort_values(list(keys.columns), kind="stable").index
-    return _typed(table.reindex(columns=columns).loc[order].reset_index(drop=True), schema)
-
-
-def _typed(table: pd.DataFrame, schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """Columns with the schema's types: one of nulls or without rows would be of objects."""
-    for name, column in schema.columns.items():
-        kind = str(column.dtype)
-        if kind in ("float64", "int64", "Int64"):
-            table[name] = table[name].astype(kind)
-        else:
-            table[name] = table[name].astype(object)
-    return table
-
-
-def _valid(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    schema = SCORE_TABLES[name]
-    try:
-        return schema.validate(table, lazy=True)
-    except SchemaErrors as error:
-        case = error.failure_cases.iloc[0]
-        raise ArchiveError(
-            f"{name}: column '{case['column']}' fails {case['check']} "
-            f"(value {str(case['failure_case'])[:60]!r}); nothing written, report the inputs"
-        ) from error
-
-
-def _selection_table(plan: Plan, excluded: dict[str, dict[str, str]]) -> pd.DataFrame:
-    rows = [
-        {
-            "selection": s.name,
-            "selection_sha256": s.sha256,
-            "role": s.role,
-            "parent": s.parent,
-            "contrast": s.contrast,
-            "group": s.group,
-            "side": s.side,
-            "draw": s.draw,
-            "n": s.n,
-            "available": s.available,
-            "models": [m for m in s.models if m not in excluded.get(s.name, {})],
-            "ids": list(s.ids),
-        }
-        for s in plan.selections
-    ]
-    return _typed(pd.DataFrame(rows, columns=list(SELECTIONS.columns)), SELECTIONS)
-
-
-def _selection_list(plan: Plan, excluded: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
-    def entry(s: Selection) -> dict[str, Any]:
-        return {
-            "name": s.name,
-            "role": s.role,
-            "sha256": s.sha256,
-            "n": s.n,
-            "available": s.available,
-            "models": len(s.models) - len(excluded.get(s.name, {})),
-            "excluded": excluded.get(s.name, {}),
-        }
-
-    return [entry(s) for s in plan.selections]
 
 
 def _local(plan: Plan, reader: ChartReader, k: int, release: str) -> pd.DataFrame:
@@ -313,7 +221,7 @@ def _local(plan: Plan, reader: ChartReader, k: int, release: str) -> pd.DataFram
             local.local_rows(agreement, count, selection, structures, k=k, release=release)
         )
     if not parts:
-        return _typed(pd.DataFrame(columns=list(LOCAL.columns)), LOCAL)
+        return typed(pd.DataFrame(columns=list(LOCAL.columns)), LOCAL)
     return pd.concat(parts, ignore_index=True)
 
 

@@ -17,11 +17,10 @@ from itertools import permutations as ordered_pairs
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from .blocks import Space
-from .charts import Chart, ChartReader
+from .charts import ChartReader
 from .metrics import CARDS
 from .pairwise import pairwise
 from .selections import Selection
@@ -72,12 +71,31 @@ class Task:
         return m * (m - 1) // 2 * self.selections[0].n
 
 
+@dataclass(frozen=True)
+class Part:
+    """One metric on one selection.
+
+    Attributes
+    ----------
+    charts : tuple of lists of str
+        Chart keys of each row: (a, b) for a metric of pairs, (own,) for one of single charts.
+    columns : dict of float64 arrays
+        ``value``, ``standard_error`` and, with null draws, what calibration gives.
+    """
+
+    selection: str
+    metric: str
+    normalise: str
+    charts: tuple[list[str], ...]
+    columns: dict[str, NDArray[np.float64]]
+
+
 @dataclass
 class Scored:
-    """Score rows by selection name, and charts left out of a selection with the reason."""
+    """Scores of pairs and of single charts, and charts left out of a selection with the reason."""
 
-    pairs: list[pd.DataFrame] = field(default_factory=list)
-    models: list[pd.DataFrame] = field(default_factory=list)
+    pairs: list[Part] = field(default_factory=list)
+    models: list[Part] = field(default_factory=list)
     excluded: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -92,34 +110,33 @@ def make_tasks(selections: Sequence[Selection], metrics: Sequence[str]) -> list[
         if whole.cost <= SPLIT_ABOVE:
             tasks.append(whole)
             continue
-        alone = [m for m in metrics if m in ("mutual_knn", "cknna")]
-        rest = tuple(m for m in metrics if m not in alone)
-        tasks += [Task(whole.selections, part) for part in [*((m,) for m in alone), rest] if part]
+        # These two share their neighbour lists and overlaps; the others share their own work.
+        near = tuple(m for m in metrics if m in ("mutual_knn", "cknna"))
+        rest = tuple(m for m in metrics if m not in near)
+        tasks += [Task(whole.selections, part) for part in (near, rest) if part]
     return sorted(tasks, key=lambda task: -task.cost)
 
 
-def score_task(
-    task: Task,
-    data: Mapping[str, NDArray[np.float32]],
-    charts: Mapping[str, Chart],
-    settings: Settings,
-) -> Scored:
+def score_task(task: Task, data: Mapping[str, NDArray[np.float32]], settings: Settings) -> Scored:
     """Score every selection of a task.
 
     A chart with fewer than k + 2 distinct rows has no neighbours to speak of and is left out.
     """
     out = Scored()
-    distinct = {key: _distinct(rows) for key, rows in data.items()}
-    n = task.selections[0].n
+    distinct = {
+        key: len(Space(np.asarray(rows, dtype=np.float64)).unique_rows)
+        for key, rows in data.items()
+    }
+    n, least = task.selections[0].n, settings.k + 2
     for selection in task.selections:
         thin = {
-            key: f"{distinct[key]} distinct vectors on {n} rows, {settings.k + 2} needed"
+            key: f"{distinct[key]} distinct vectors on {n} rows, {least} needed"
             for key in selection.models
-            if distinct[key] < settings.k + 2
+            if distinct[key] < least
         }
         if thin:
             out.excluded[selection.name] = thin
-    kept = [key for key in task.charts if distinct[key] >= settings.k + 2]
+    kept = [key for key in data if distinct[key] >= least]
     if not kept:
         return out
     scores = pairwise(
@@ -130,81 +147,53 @@ def score_task(
         seed=settings.seed,
         threads=1,
     )
+    shapes = {}
+    if "intrinsic_dimension" in task.metrics:
+        shapes = {
+            "participation_ratio": {key: participation_ratio(data[key]) for key in kept},
+            "distinct_share": {key: distinct[key] / n for key in kept},
+        }
     for selection in task.selections:
-        _add_selection(out, selection, scores, kept, charts, settings)
-        if "intrinsic_dimension" in task.metrics:
-            _add_shapes(out, selection, data, distinct, kept, charts, settings)
+        wanted = [key for key in selection.models if key in kept]
+        _cut(out, selection, scores, kept, wanted)
+        own = _described(selection, wanted)
+        for metric, values in shapes.items():
+            columns = {"value": np.array([values[key] for key in own], dtype=float)}
+            out.models.append(Part(selection.name, metric, "none", (own,), columns))
     return out
 
 
-def _add_selection(
+def _cut(
     out: Scored,
     selection: Selection,
     scores: xr.Dataset,
     kept: Sequence[str],
-    charts: Mapping[str, Chart],
-    settings: Settings,
+    wanted: Sequence[str],
 ) -> None:
-    """Rows of every metric of one selection."""
-    normalise = json.loads(scores.attrs["normalise"])
+    """Take one selection's pairs and charts out of the scores of a task."""
     place = {key: i for i, key in enumerate(kept)}
-    wanted = [key for key in selection.models if key in place]
     pairs = [p for p in selection.pairs or combinations(wanted, 2) if set(p) <= set(wanted)]
-    for metric, scaling in normalise.items():
-        card = CARDS[metric]
-        about = _provenance(selection, metric, card.version, scaling, settings)
-        if card.pairwise:
-            chosen = _directions(pairs, place, symmetric=card.symmetric)
-            if chosen:
-                rows = _pair_rows(scores, metric, chosen, place, charts, settings)
-                out.pairs.append(rows.assign(**about))
-            continue
-        own = _described(selection, wanted)
+    layers = list(scores["metric"].to_numpy()) if "metric" in scores.coords else []
+    for metric, normalise in json.loads(scores.attrs["normalise"]).items():
         values = scores[metric].to_numpy()
-        errors = scores[f"{metric}_standard_error"].to_numpy()
-        rows = _model_rows(
-            own,
-            [values[place[key]] for key in own],
-            charts,
-            errors=[errors[place[key]] for key in own],
-        )
-        out.models.append(rows.assign(**about))
-
-
-def _add_shapes(
-    out: Scored,
-    selection: Selection,
-    data: Mapping[str, NDArray[np.float32]],
-    distinct: Mapping[str, int],
-    kept: Sequence[str],
-    charts: Mapping[str, Chart],
-    settings: Settings,
-) -> None:
-    """Effective rank and share of distinct rows of each chart."""
-    own = _described(selection, [key for key in selection.models if key in kept])
-    shapes = {
-        "participation_ratio": [participation_ratio(data[key]) for key in own],
-        "distinct_share": [distinct[key] / selection.n for key in own],
-    }
-    for metric, values in shapes.items():
-        about = _provenance(selection, metric, MODEL_VERSIONS[metric], "none", settings)
-        out.models.append(_model_rows(own, values, charts).assign(**about))
-
-
-def _provenance(
-    selection: Selection, metric: str, version: str, normalise: str, settings: Settings
-) -> dict[str, str | int | None]:
-    return {
-        "release": settings.release,
-        "selection": selection.name,
-        "selection_sha256": selection.sha256,
-        "n": selection.n,
-        "k": settings.neighbours(metric),
-        "metric": metric,
-        "metric_version": version,
-        "normalise": normalise,
-        "seed": settings.seed,
-    }
+        if not CARDS[metric].pairwise:
+            own = _described(selection, wanted)
+            at = np.array([place[key] for key in own], dtype=int)
+            errors = scores[f"{metric}_standard_error"].to_numpy()
+            columns = {"value": values[at], "standard_error": errors[at]}
+            out.models.append(Part(selection.name, metric, normalise, (own,), columns))
+            continue
+        chosen = _directions(pairs, place, symmetric=CARDS[metric].symmetric)
+        a, b = (np.array([place[p[side]] for p in chosen], dtype=int) for side in (0, 1))
+        columns = {"value": values[a, b]}
+        for name in ("standard_error", "null_mean", "null_quantile", "p_value", "calibrated"):
+            if name in scores:
+                columns[name] = scores[name].to_numpy()[layers.index(metric)][a, b]
+        if "calibrated" in columns:
+            # CKNNA has no upper bound; calibrated scores end at the best possible score.
+            columns["calibrated"] = np.minimum(columns["calibrated"], 1.0)
+        keys = ([p[0] for p in chosen], [p[1] for p in chosen])
+        out.pairs.append(Part(selection.name, metric, normalise, keys, columns))
 
 
 def participation_ratio(x: NDArray[np.floating]) -> float:  # type: ignore[type-arg]
@@ -225,13 +214,9 @@ def participation_ratio(x: NDArray[np.floating]) -> float:  # type: ignore[type-
     return float(np.trace(product) ** 2 / np.einsum("ij,ij->", product, product))
 
 
-def _described(selection: Selection, wanted: list[str]) -> list[str]:
+def _described(selection: Selection, wanted: Sequence[str]) -> list[str]:
     """Charts whose own scores belong to a selection: of a partial one, the added chart's."""
     return [m for m in wanted if selection.role != "partial" or m == selection.models[-1]]
-
-
-def _distinct(rows: NDArray[np.float32]) -> int:
-    return len(Space(np.asarray(rows, dtype=np.float64)).unique_rows)
 
 
 def _directions(
@@ -243,53 +228,6 @@ def _directions(
     if symmetric:
         return found
     return [direction for pair in found for direction in ordered_pairs(pair)]  # type: ignore[misc]
-
-
-def _pair_rows(
-    scores: xr.Dataset,
-    metric: str,
-    pairs: Sequence[tuple[str, str]],
-    place: Mapping[str, int],
-    charts: Mapping[str, Chart],
-    settings: Settings,
-) -> pd.DataFrame:
-    a, b = (np.array([place[p[side]] for p in pairs]) for side in (0, 1))
-    columns: dict[str, object] = {"value": scores[metric].to_numpy()[a, b]}
-    row = list(scores["metric"].to_numpy()).index(metric)
-    for name in ("standard_error", "null_mean", "null_quantile", "p_value", "calibrated"):
-        if name in scores:
-            columns[name] = scores[name].to_numpy()[row][a, b]
-        else:
-            columns[name] = np.nan
-    # CKNNA has no upper bound; calibrated scores end at the best possible score.
-    columns["calibrated"] = np.minimum(columns["calibrated"], 1.0)  # type: ignore[call-overload]
-    for side, index in (("a", 0), ("b", 1)):
-        own = [charts[p[index]] for p in pairs]
-        columns[f"model_{side}"] = [c.card.id for c in own]
-        columns[f"version_{side}"] = [c.card.version for c in own]
-        columns[f"layer_{side}"] = [c.layer.name for c in own]
-        columns[f"pooling_{side}"] = [c.pooling for c in own]
-    return pd.DataFrame({**columns, "permutations": settings.permutations})
-
-
-def _model_rows(
-    keys: Sequence[str],
-    values: Sequence[float],
-    charts: Mapping[str, Chart],
-    *,
-    errors: Sequence[float] | None = None,
-) -> pd.DataFrame:
-    own = [charts[key] for key in keys]
-    return pd.DataFrame(
-        {
-            "model": [c.card.id for c in own],
-            "version": [c.card.version for c in own],
-            "layer": [c.layer.name for c in own],
-            "pooling": [c.pooling for c in own],
-            "value": np.asarray(values, dtype=float),
-            "standard_error": np.asarray([np.nan] * len(own) if errors is None else errors, float),
-        }
-    )
 
 
 def run_tasks(
@@ -315,14 +253,15 @@ def run_tasks(
             # No processes to be had (a script without a main guard, too little memory): go on here.
             reader.notes.append("worker processes could not be kept running; scored in one process")
     for task in left:
-        scored = score_task(task, _rows(task, reader), reader.charts, settings)
+        scored = score_task(task, _rows(task, reader), settings)
         done(task)
         yield scored
 
 
 def _rows(task: Task, reader: ChartReader) -> dict[str, NDArray[np.float32]]:
-    ids = task.selections[0].ids
-    return {key: reader.rows(key, ids) for key in task.charts}
+    """Vectors of every chart a task needs, in registry order."""
+    ids, needed = task.selections[0].ids, set(task.charts)
+    return {key: reader.rows(key, ids) for key in reader.charts if key in needed}
 
 
 def _in_processes(
@@ -336,8 +275,7 @@ def _in_processes(
         while waiting or running:
             while waiting and len(running) < workers + 1:
                 task = waiting.pop(0)
-                own = {key: reader.charts[key] for key in task.charts}
-                future = pool.submit(score_task, task, _rows(task, reader), own, settings)
+                future = pool.submit(score_task, task, _rows(task, reader), settings)
                 running[future] = task
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from atlas_factory import MODELS, made_up_registry, use_made_up_registry, write_atlas  # noqa: F401
 
-from matteratlas.analysis import metrics, scoring
+from matteratlas.analysis import charts, metrics, scoring
 from matteratlas.analysis.analyze import analyze
 from matteratlas.analysis.record import ANALYSIS
 from matteratlas.analysis.scoring import participation_ratio
@@ -292,6 +293,49 @@ def test_a_chart_with_few_distinct_vectors_is_excluded_by_name(copy: Path) -> No
     assert "shape" not in {*own["model_a"], *own["model_b"]}
     assert "shape" not in read(copy, "selections").set_index("selection").loc["crystals", "models"]
     assert own["value"].notna().all()
+
+
+def test_a_model_that_embedded_nothing_is_no_trouble(copy: Path) -> None:
+    import zarr
+
+    for set_id in ("ores", "organics"):
+        unit = zarr.open_group(copy / "embeddings.zarr" / "shape" / set_id, mode="r+")
+        unit["reason"][:] = np.full(unit["reason"].shape, "failed: out of luck", dtype=object)
+    analyze(copy, **OPTIONS, resume=False)
+    assert not any("shape" in models for models in read(copy, "selections")["models"])
+    own = read(copy, "coverage").set_index("model").loc["shape"]
+    assert own["embedded"].sum() == 0
+    assert len(own) == 5
+
+
+def test_vectors_read_as_they_are_needed_give_the_same_scores(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hashes(copy)
+    monkeypatch.setattr(charts, "CACHE_BYTES", 0)
+    analyze(copy, **OPTIONS, resume=False)
+    assert hashes(copy) == before
+
+
+def test_dead_workers_are_replaced_by_this_process(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hashes(copy)
+    original = scoring.score_task
+
+    def dying(
+        tasks: list[scoring.Task], reader: charts.ChartReader, settings: scoring.Settings, _: int
+    ) -> Iterator[tuple[scoring.Task, scoring.Scored]]:
+        task = tasks[0]
+        yield task, original(task, scoring._rows(task, reader), settings)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(scoring, "_in_processes", dying)
+    report = analyze(copy, **{**OPTIONS, "workers": 2}, resume=False)
+    assert any("scored in one process" in note for note in report.notes)
+    after = hashes(copy)
+    del before["analysis.json"], after["analysis.json"]
+    assert after == before
 
 
 def test_models_that_embedded_nothing_of_a_kind_are_no_trouble(copy: Path) -> None:
