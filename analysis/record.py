@@ -25,6 +25,9 @@ from .scoring import MODEL_VERSIONS, SPLIT_ABOVE
 #: The record of the last analysis, written last.
 ANALYSIS = "scores/analysis.json"
 
+#: Keys of a model card that no score depends on.
+PROSE = {"notes", "performance", "authors", "paper", "name", "lifecycle", "licence"}
+
 #: Rises whenever the same inputs would give other tables for a reason no other version tells.
 ANALYSIS_VERSION = "1"
 
@@ -154,8 +157,14 @@ def inputs_of(root: Path, atlas: Atlas) -> dict[str, Any]:
         ],
         "structures": {s: sha256_of(root / "structures" / f"{s}.parquet") for s in atlas.set_ids},
         "cards": digest(
-            [catalog.model(m).model_dump(mode="json") for m in sorted(set(units["model"]))]
-            + [card.model_dump(mode="json") for card in _set_cards(atlas)]
+            [
+                catalog.model(m).model_dump(mode="json", exclude=PROSE)
+                for m in sorted(set(units["model"]))
+            ]
+            + [
+                card.model_dump(mode="json", include={"id", "version", "strata"})
+                for card in _set_cards(atlas)
+            ]
         ),
     }
 
