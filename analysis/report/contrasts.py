@@ -138,7 +138,8 @@ def contrast_summaries(
         summaries.append(
             {
                 "contrast": contrast,
-                "label": contrast_label(contrast),
+                "inner": kinds_of(contrast)[0],
+                "outer": kinds_of(contrast)[1],
                 "like": len(set(kinds_of(contrast))) == 1,
                 "metric": metric,
                 "scale": "calibrated" if key == "c" else "raw",
@@ -146,8 +147,8 @@ def contrast_summaries(
                 "spatial": bool(spatial),
                 "members": [models[i].key for i in sorted({p[x] for p in chosen for x in "ab"})],
                 "pairs": len(chosen),
-                "in": number(inside.mean()),
-                "out": number(outside.mean()),
+                "inside": number(inside.mean()),
+                "outside": number(outside.mean()),
                 "change": number((outside - inside).mean()),
                 "fell": int((outside < inside).sum()),
                 "n_min": min(sizes),

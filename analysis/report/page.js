@@ -38,6 +38,8 @@
       ast: true, // expressions are interpreted: the page's policy allows no code made from text
       tooltip: { disableDefaultStyle: true, offsetX: 14, offsetY: 14 },
     });
+    // The figure's title and caption say it; the table behind it has the numbers.
+    $("svg", place)?.setAttribute("aria-hidden", "true");
     if (turn !== draw.turns[name]) return result.finalize(); // a later choice overtook this one
     views[name]?.finalize();
     views[name] = result;
@@ -105,7 +107,7 @@
     const button = (label, action) => el("button", { type: "button", onclick: action }, label);
     body.replaceChildren(
       el("p", {}, `${plural(rows.length, "row")} of `, el("code", {}, source.file), source.query ? ", where " : "", source.query ? el("code", {}, source.query) : ""),
-      source.query ? el("pre", { class: "code" }, el("code", {}, code)) : "",
+      source.query ? el("pre", { class: "code", tabindex: "0" }, el("code", {}, code)) : "",
       el(
         "div",
         { class: "buttons" },
@@ -114,7 +116,7 @@
         button("SVG", () => exportChart(source, "svg")),
         button("PNG", () => exportChart(source, "png")),
       ),
-      el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Rows behind the figure" }, kit.rowsTable(rows, "Rows behind the figure")),
+      el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": `Rows behind the figure: ${details.dataset.figure}` }, kit.rowsTable(rows, "Rows behind the figure")),
     );
   }
 

@@ -249,11 +249,10 @@ def _headline(
     tables = summary.modality_tables(scores, models)
     contrasted = contrasts.contrast_summaries(points, models)
     across = [t for t in tables if t["across"]]
-    widest = max(across, key=lambda t: t["across"]["pairs"], default=None)
     structures = scores.atlas.structures
     own = [m for m in models if m.default]
     crystals = summary.crystal_agreement(scores, models)
-    lead_contrast = summary.lead_contrast(contrasted)
+    led = summary.lead_contrasts(contrasted)
     return {
         "totals": {
             "models": len(own),
@@ -264,10 +263,11 @@ def _headline(
         },
         "scale": "calibrated" if summary.scale(scores) == "calibrated" else "raw",
         "crystals": crystals,
-        "lead_contrast": lead_contrast,
-        "lead_sources": summary.lead_sources(crystals, lead_contrast, widest),
+        "lead_contrasts": led,
+        "lead_sources": summary.lead_sources(crystals, led, across),
         "modality_tables": tables,
-        "lead_modality": widest,
+        "across": across,
+        "contrast_summaries": contrasted,
         "largest_gaps": summary.largest_gaps(scores),
         "null_check": summary.null_check(scores, models),
     }

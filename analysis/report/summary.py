@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from .contrasts import kinds_of
 from .data import MAIN, METRICS, MODALITIES, Model, Scores, metric_of, number, records
 
 #: Training domains that make a model a crystal model.
@@ -16,6 +15,9 @@ CRYSTAL_DOMAINS = frozenset({"inorganic_crystal", "element_bulk", "framework", "
 
 #: Metrics the headline speaks of, in order.
 HEADLINE = ("mutual_knn", "cknna")
+
+#: With fewer rows than this many times k, the headline warns.
+ROUGH = 10
 
 #: Level of the false discovery rate the page speaks of.
 LEVEL = 0.05
@@ -120,11 +122,38 @@ def modality_tables(scores: Scores, models: Sequence[Model]) -> list[dict[str, A
                 "k": None if pd.isna(rows["k"].iloc[0]) else int(rows["k"].iloc[0]),
                 "modalities": [{"id": m, "label": MODALITIES[m]} for m in present],
                 "cells": [[cells[(x, y)] for y in present[: i + 1]] for i, x in enumerate(present)],
+                "partials": _partials(scores, learned, selection, column),
                 "across": spread(rows[a != b], column),
                 "within": spread(rows[a == b], column),
             }
         )
     return tables
+
+
+def _partials(
+    scores: Scores, learned: Sequence[Model], selection: str, column: str
+) -> list[dict[str, Any]]:
+    """Learned models that lack some rows of a selection: each against the rest, at its own n."""
+    modality = {m.key: m.modality for m in learned}
+    names = scores.selections.loc[scores.selections["parent"] == selection, "selection"]
+    found = []
+    for name in names:
+        own = str(name).partition("|")[2]
+        rows = among(scores.pairs, learned, selection=str(name))
+        rows = rows[(rows["metric"] == "mutual_knn") & rows[column].notna()]
+        rows = rows[(rows["a"] == own) | (rows["b"] == own)]
+        if rows.empty:
+            continue
+        partner = rows["b"].where(rows["a"] == own, rows["a"]).map(modality)
+        found.append(
+            {
+                "model": own,
+                "modality": MODALITIES[modality[own]],
+                "n": int(rows["n"].iloc[0]),
+                "cells": {m: spread(rows[partner == m], column) for m in sorted(set(partner))},
+            }
+        )
+    return found
 
 
 def largest_gaps(scores: Scores) -> list[dict[str, str]]:
@@ -138,8 +167,8 @@ def largest_gaps(scores: Scores) -> list[dict[str, str]]:
 
 def lead_sources(
     crystals: Mapping[str, Any] | None,
-    contrast: Mapping[str, Any] | None,
-    modality: Mapping[str, Any] | None,
+    contrasted: Sequence[Mapping[str, Any]],
+    modalities: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """The score rows each sentence of the headline is the mean of."""
     found: list[dict[str, Any]] = []
@@ -152,21 +181,21 @@ def lead_sources(
                 "models": crystals["members"],
             }
         )
-    if contrast:
+    for contrast in contrasted:
         start = f"{contrast['contrast']}|"
         found.append(
             {
-                "what": "In against out",
+                "what": f"In against out, {contrast['on']}",
                 "query": f"selection.str.startswith('{start}') and metric == 'mutual_knn'",
                 "models": contrast["members"],
             }
         )
-    if modality:
-        name = modality["selection"]
+    if modalities:
+        names = [t["selection"] for t in modalities]
         found.append(
             {
                 "what": "Across modalities",
-                "query": f"selection == '{name}' and metric == 'mutual_knn'",
+                "query": f"selection in {names} and metric == 'mutual_knn'",
                 "models": [],
             }
         )
@@ -193,33 +222,21 @@ def null_check(scores: Scores, models: Sequence[Model]) -> dict[str, Any] | None
     }
 
 
-def lead_contrast(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The contrast the headline speaks of: of like kinds where there is one, of 3D models."""
-    if not summaries:
-        return None
-    lead = summaries[0]
-    change = lead["change"]
-    n = (
-        f"n = {lead['n_min']}"
-        if lead["n_min"] == lead["n_max"]
-        else f"n (from {lead['n_min']} to {lead['n_max']}, equal within each pair)"
-    )
-    inner, outer = kinds_of(lead["contrast"])
-    kinds = f"{inner}s" if lead["like"] else f"{inner}s in, {outer}s out"
-    models = "learned 3D models" if lead["spatial"] else "learned models"
-    return {
-        "contrast": lead["contrast"],
-        "like": lead["like"],
-        "members": lead["members"],
-        "inside": lead["in"],
-        "outside": lead["out"],
-        "verb": "falls" if change < -0.005 else "rises" if change > 0.005 else "goes",
-        "n_text": n,
-        "k": lead["k"],
-        "pairs": lead["pairs"],
-        "fell": lead["fell"],
-        "what": f"{models}, {kinds}, {lead['scale']} {metric_of(lead['metric']).label}",
-    }
+def lead_contrasts(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The contrasts the headline speaks of: those of like kinds, or all where there is none."""
+    return [
+        {
+            **s,
+            "on": f"{s['inner']}s" if s["like"] else f"{s['inner']}s in, {s['outer']}s out",
+            "who": "learned 3D models" if s["spatial"] else "learned models",
+            "n_text": f"{s['n_min']}"
+            if s["n_min"] == s["n_max"]
+            else f"{s['n_min']} to {s['n_max']}, one n a pair",
+            # So few rows that a tenth of them or more are neighbours of each.
+            "rough": s["k"] is not None and s["n_min"] < ROUGH * s["k"],
+        }
+        for s in [s for s in summaries if s["like"]] or summaries
+    ]
 
 
 def facts(scores: Scores) -> list[tuple[str, str]]:

@@ -137,7 +137,9 @@ def test_headline_is_computed_from_the_scores(made: Made, page: Page, pairs: pd.
             & pairs["model_b"].isin(crystal)
         ]
         sides[side] = own.groupby(["model_a", "model_b"])["calibrated"].mean().mean()
-    assert f"falls from {two(sides['in'])} to {two(sides['out'])} at matched n = 35" in lead
+    said = f"goes from {two(sides['in'])} to {two(sides['out'])} on crystals"
+    assert said in lead
+    assert "n = 35; k = 10" in lead.replace("\xa0", " ")
 
 
 def test_modality_tables_are_means_by_modality(made: Made, page: Page, pairs: pd.DataFrame) -> None:
