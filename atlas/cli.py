@@ -30,8 +30,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 AtlasPath = Annotated[Path, typer.Argument(help="Atlas folder.", metavar="PATH")]
 
 
-def _split(value: str | None) -> list[str] | None:
-    return [v for v in value.replace(",", " ").split() if v] if value else None
+def _split(values: list[str] | None) -> list[str] | None:
+    """Names from repeated options, comma-separated lists, or both."""
+    names = [v for value in values or [] for v in value.replace(",", " ").split()]
+    return names or None
 
 
 @models_app.command("list", epilog="Example: matteratlas models list --json")
@@ -107,8 +109,9 @@ def build(
         typer.Option(help="Ids or families, comma-separated; 'starter', or 'all' (default)."),
     ] = None,
     sets: Annotated[
-        str, typer.Option(help="'starter' rows of every set, 'all' full sets, or set ids.")
-    ] = "starter",
+        list[str] | None,
+        typer.Option(help="Set ids or 'all': full sets. 'starter' (default): some rows of each."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Atlas folder.")] = Path("out/starter"),
     resume: Annotated[bool, typer.Option(help="Keep complete units; --no-resume redoes.")] = True,
     workers: Annotated[int, typer.Option(min=0, help="Local processes; 0 = this one.")] = 2,
@@ -123,12 +126,13 @@ def build(
     """Embed structure sets with models. Exits 9 if some unit failed; the rest is complete."""
     from .builders.build import build as run
 
-    starter = sets == "starter"
+    wanted = _split(sets)
+    starter = wanted in (None, ["starter"])
     with ProgressReporter(quiet=as_json) as reporter:
         report = run(
             out,
             models=_split(models),
-            sets=None if starter else _split(sets),
+            sets=None if starter else wanted,
             selection="starter" if starter else "full",
             resume=resume,
             workers=workers,

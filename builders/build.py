@@ -315,13 +315,19 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
         f"distributed.nanny.pre-spawn-environ.{name}": "1"
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     }
+    # Models free large tensors all the time; giving the pages back at once costs more than keeping
+    # them (Dask's default trims at 64 kB).
+    malloc = {
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    }
     quiet = {
         # A model holds the interpreter for long stretches; that is no reason to call it dead.
         "distributed.scheduler.worker-ttl": None,
         "distributed.scheduler.allowed-failures": 1,
         "distributed.admin.tick.limit": "1h",
     }
-    with dask.config.set({**one_thread, **quiet}):
+    with dask.config.set({**one_thread, **malloc, **quiet}):
         if scheduler is not None:
             with Client(scheduler) as client:
                 yield client

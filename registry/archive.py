@@ -96,9 +96,7 @@ class Atlas:
         except FileNotFoundError as error:
             verb = "analyze" if path.startswith("scores/") else "build"
             hint = f"matteratlas {verb} {self.location}"
-            raise ArchiveError(
-                f"{self.location}: no {path}; run: {hint} {self.location}"
-            ) from error
+            raise ArchiveError(f"{self.location}: no {path}; run: {hint}") from error
 
     @cached_property
     def units(self) -> pd.DataFrame:
