@@ -28,7 +28,7 @@ atlas: $(VENV)/.linked
 	$(BIN)/matteratlas report $(OUT)
 
 test: $(VENV)/.dev $(VENV)/.linked
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev $(VENV)/.linked
 	$(BIN)/ruff format --check .

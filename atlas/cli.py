@@ -105,7 +105,7 @@ def _show(card: dict[str, Any], as_json: bool) -> None:
 @app.command(epilog="Example: matteratlas build --sets starter --models sevennet-0,chgnet-0.3.0")
 def build(
     models: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="Ids or families, comma-separated; 'starter', or 'all' (default)."),
     ] = None,
     sets: Annotated[

@@ -15,9 +15,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,32 +41,9 @@ from ..schemas.archive import (
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.errors import ArchiveError
 from .adapters.base import Embedded, Missing
+from .spool import Rows, Spool
 
 STAGING = ".staging"
-
-
-@dataclass
-class _Spool:
-    """An append-only float32 matrix on disk."""
-
-    path: Path
-    dim: int
-    rows: int = 0
-    handle: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.handle = self.path.open("wb")
-
-    def append(self, values: np.ndarray) -> None:
-        self.handle.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
-        self.rows += len(values)
-
-    def read(self) -> np.ndarray:
-        """The matrix as a read-only memory map."""
-        self.handle.close()
-        if self.rows == 0:
-            return np.empty((0, self.dim), dtype=np.float32)
-        return np.memmap(self.path, dtype="<f4", mode="r", shape=(self.rows, self.dim))
 
 
 class UnitWriter:
@@ -106,16 +81,13 @@ class UnitWriter:
             root / STAGING / f"{card.id}.{set_card.id}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         )
         self.stage.mkdir(parents=True)
-        self._ids: list[str] = []
-        self._reasons: list[str] = []
-        self._energy: list[float] = []
-        self._row_size: list[int] = []
+        self._rows = Rows()
         self._pooled = {
-            layer.name: _Spool(self.stage / f"{layer.name}.pooled", layer.dim)
+            layer.name: Spool(self.stage / f"{layer.name}.pooled", layer.dim)
             for layer in card.layers
         }
         self._nodes = {
-            layer.name: _Spool(self.stage / f"{layer.name}.nodes", layer.dim)
+            layer.name: Spool(self.stage / f"{layer.name}.nodes", layer.dim)
             for layer in card.layers
             if keep_nodes and layer.level != "structure"
         }
@@ -130,28 +102,24 @@ class UnitWriter:
         trace: TracebackType | None,
     ) -> None:
         for spool in [*self._pooled.values(), *self._nodes.values()]:
-            spool.handle.close()
+            spool.close()
         shutil.rmtree(self.stage, ignore_errors=True)
 
     def append(self, structure_id: str, result: Embedded | Missing) -> None:
         """Add the next row; missing rows are NaN with their reason."""
-        self._ids.append(structure_id)
         if isinstance(result, Missing):
-            self._reasons.append(result.reason)
-            self._energy.append(np.nan)
-            self._row_size.append(0)
+            self._rows.append(structure_id, result.reason, np.nan, 0)
             for spool in self._pooled.values():
                 spool.append(np.full((1, spool.dim), np.nan, dtype=np.float32))
             return
-        self._reasons.append("")
-        self._energy.append(np.nan if result.energy is None else float(result.energy))
         sizes = {len(result.nodes[name]) for name in self._nodes}
         if len(sizes) > 1:
             raise ArchiveError(
                 f"model '{self.card.id}', structure '{structure_id}': layers disagree on the "
                 f"number of nodes {sorted(sizes)}; mend the adapter"
             )
-        self._row_size.append(sizes.pop() if sizes else 0)
+        energy = np.nan if result.energy is None else float(result.energy)
+        self._rows.append(structure_id, "", energy, sizes.pop() if sizes else 0)
         for name, spool in self._pooled.items():
             spool.append(result.pooled[name][None, :])
         for name, spool in self._nodes.items():
@@ -165,13 +133,15 @@ class UnitWriter:
         ArchiveError
             The bytes read back differ from what the model gave.
         """
+        for spool in [*self._pooled.values(), *self._nodes.values()]:
+            spool.close()
         group_path = self.stage / "unit"
         parquet_path = self.stage / "unit.parquet"
         digest = self._write_zarr(group_path)
         self._write_parquet(parquet_path)
         group_target = self.root / STORE / self.card.id / self.set_card.id
         parquet_target = self.root / PARQUET / self.card.id / f"{self.set_card.id}.parquet"
-        missing = Counter(r.split(":")[0] for r in self._reasons if r)
+        missing = self._rows.missing()
         record = UnitRecord(
             format_version=FORMAT_VERSION,
             model=self.card.id,
@@ -179,9 +149,9 @@ class UnitWriter:
             structure_set_version=self.set_card.version,
             fingerprint=self.fingerprint,
             model_fingerprint=self.model_fingerprint,
-            rows=len(self._ids),
-            embedded=sum(1 for r in self._reasons if not r),
-            missing=dict(sorted(missing.items())),
+            rows=len(self._rows),
+            embedded=len(self._rows) - sum(missing.values()),
+            missing=missing,
             layers={layer.name: layer.dim for layer in self.card.layers},
             content_sha256=digest,
             files=[
@@ -216,28 +186,25 @@ class UnitWriter:
 
     def _write_zarr(self, path: Path) -> str:
         unit = zarr.create_group(store=path, zarr_format=3)
-        rows = len(self._ids)
-        columns = {
-            "structure_id": np.array(self._ids, dtype=object),
-            "reason": np.array(self._reasons, dtype=object),
-            "energy": np.array(self._energy, dtype=np.float64),
-            "row_size": np.array(self._row_size, dtype=np.int64),
-        }
+        rows = len(self._rows)
         digest = hashlib.sha256()
-        for name, values in columns.items():
-            text = values.dtype == object
-            array = unit.create_array(
+        for name, attributes in _COLUMNS.items():
+            kind = self._rows.block(slice(0, 0))[name].dtype
+            text = kind.hasobject
+            column = unit.create_array(
                 name,
                 shape=(rows,),
-                dtype="string" if text else values.dtype,
+                dtype="string" if text else kind,
                 chunks=(max(1, min(rows, SHARD_ROWS)),),
-                fill_value="" if text else (np.nan if values.dtype.kind == "f" else 0),
+                fill_value="" if text else (np.nan if kind.kind == "f" else 0),
                 config=_KEEP_ALL,
                 dimension_names=("structure",),
-                attributes=_COLUMN_ATTRS[name],
+                attributes=attributes,
             )
-            array[:] = values
-            digest.update("\n".join(values).encode() if text else values.astype("<f8").tobytes())
+            for part in _blocks(rows, SHARD_ROWS):
+                values = self._rows.block(part)[name]
+                column[part] = values
+                digest.update("".join(f"{v}\n" for v in values).encode() if text else values)
         unit.attrs.update(
             {
                 "Conventions": "CF-1.11",
@@ -253,22 +220,21 @@ class UnitWriter:
             if layer.name in self._nodes:
                 spools["node_embedding"] = self._nodes[layer.name]
             for name, spool in spools.items():
-                values = spool.read()
                 dims = ("structure" if name == "embedding" else "node", "feature")
-                array = _create_matrix(group, name, values.shape, dims)
-                for rows_slice in _blocks(len(values), array.shards[0] if array.shards else 1):
-                    array[rows_slice] = values[rows_slice]
-                    digest.update(values[rows_slice].tobytes())
-                self._verify(array, values, f"{layer.name}/{name}")
+                matrix = _create_matrix(group, name, (spool.rows, spool.dim), dims)
+                for part in _blocks(spool.rows, SHARD_ROWS):
+                    values = spool[part]
+                    matrix[part] = values
+                    digest.update(values)
+                    self._verify(matrix, part, values, f"{layer.name}/{name}")
         return digest.hexdigest()
 
-    def _verify(self, array: zarr.Array, values: np.ndarray, name: str) -> None:
-        for rows in _blocks(len(values), SHARD_ROWS):
-            if not np.array_equal(np.asarray(array[rows]), values[rows], equal_nan=True):
-                raise ArchiveError(
-                    f"{self.card.id}/{self.set_card.id}/{name}: bytes read back differ from the "
-                    "model's output; check the disk and build again"
-                )
+    def _verify(self, matrix: zarr.Array, rows: slice, values: np.ndarray, name: str) -> None:
+        if not np.array_equal(np.asarray(matrix[rows]), values, equal_nan=True):
+            raise ArchiveError(
+                f"{self.card.id}/{self.set_card.id}/{name}: bytes read back differ from the "
+                "model's output; check the disk and build again"
+            )
 
     def _matemb(self, layer_name: str) -> dict[str, Any]:
         layer = self.card.layer(layer_name)
@@ -292,16 +258,15 @@ class UnitWriter:
 
     def _write_parquet(self, path: Path) -> None:
         matrices = {
-            "embedding" if name == self.card.default_layer else f"embedding.{name}": spool.read()
+            "embedding" if name == self.card.default_layer else f"embedding.{name}": spool
             for name, spool in self._pooled.items()
         }
         fields = [
             pa.field("structure_id", pa.string()),
             pa.field("missing_reason", pa.string()),
             pa.field("energy", pa.float64()),
-            *(pa.field(k, pa.list_(pa.float32(), m.shape[1])) for k, m in matrices.items()),
+            *(pa.field(k, pa.list_(pa.float32(), m.dim)) for k, m in matrices.items()),
         ]
-        energy = np.array(self._energy)
         with pq.ParquetWriter(
             path,
             pa.schema(fields),
@@ -309,12 +274,13 @@ class UnitWriter:
             write_page_index=True,
             use_content_defined_chunking=True,
         ) as writer:
-            for rows in _blocks(len(self._ids), CHUNK_ROWS):
-                absent = np.array([bool(r) for r in self._reasons[rows]])
+            for rows in _blocks(len(self._rows), CHUNK_ROWS):
+                block = self._rows.block(rows)
+                absent = block["reason"] != ""
                 columns = [
-                    pa.array(self._ids[rows]),
-                    pa.array([r or None for r in self._reasons[rows]], pa.string()),
-                    pa.array(energy[rows], mask=np.isnan(energy[rows])),
+                    pa.array(block["structure_id"]),
+                    pa.array(block["reason"], pa.string(), mask=~absent),
+                    pa.array(block["energy"], mask=np.isnan(block["energy"])),
                     *(_fixed_size_list(m[rows], absent) for m in matrices.values()),
                 ]
                 writer.write_table(pa.table(columns, schema=pa.schema(fields)))
@@ -323,7 +289,7 @@ class UnitWriter:
 #: Chunks that equal the fill value are written too: an absent file is then always a fault.
 _KEEP_ALL: Any = {"write_empty_chunks": True}
 
-_COLUMN_ATTRS: dict[str, dict[str, Any]] = {
+_COLUMNS: dict[str, dict[str, Any]] = {
     "structure_id": {"long_name": "structure id"},
     "reason": {"long_name": "why the row is missing; empty when embedded"},
     "energy": {"long_name": "model output, see the group's energy attribute"},

@@ -82,8 +82,8 @@ def test_the_whole_job(tmp_path: Path) -> None:
     """build -> validate -> analyze -> gaps -> report, on a real model and two baselines."""
     out = str(tmp_path / "atlas")
     build = [
-        "build", "--sets", "elements,g2", "--models", "chgnet-0.3.0,mat2vec", "--models", "random-128",
-        "--out", out, "--workers", "0", "--json",
+        "build", "--sets", "elements,g2", "--models", "chgnet-0.3.0,mat2vec",
+        "--models", "random-128", "--out", out, "--workers", "0", "--json",
     ]  # fmt: skip
     done = run(*build)
     assert done.returncode == 0, done.stderr
