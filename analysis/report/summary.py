@@ -67,7 +67,8 @@ def crystal_agreement(scores: Scores, models: Sequence[Model]) -> dict[str, Any]
     """How far learned 3D models trained on crystals agree on crystals.
 
     Falls back on all learned 3D models where fewer than two were trained on crystals; None where
-    no such pair was scored.
+    no such pair was scored. ``composition`` is their agreement with context-free element tables,
+    which know nothing but the composition: the yardstick of how much structure adds.
     """
     column = scale(scores)
     three_d = [m for m in models if m.three_d and m.default]
@@ -79,7 +80,13 @@ def crystal_agreement(scores: Scores, models: Sequence[Model]) -> dict[str, Any]
         found = {m: spread(rows[rows["metric"] == m], column) for m in HEADLINE}
         if found["mutual_knn"] is not None:
             involved = {*rows["a"], *rows["b"]}
+            tables = [m for m in models if m.learned and m.default and not m.contextual]
+            mixed = among(scores.pairs, [*chosen, *tables], selection="crystals")
+            known = {m.key for m in tables}
+            mixed = mixed[mixed["a"].isin(known) != mixed["b"].isin(known)]
             return {
+                "tables": sorted(known & {*mixed["a"], *mixed["b"]}),
+                "composition": spread(mixed[mixed["metric"] == "mutual_knn"], column),
                 "models": len(involved),
                 "members": sorted(involved),
                 "apart": sum(m.key in partial for m in chosen),
@@ -181,6 +188,14 @@ def lead_sources(
                 "models": crystals["members"],
             }
         )
+        if crystals["composition"]:
+            found.append(
+                {
+                    "what": "Element tables against them",
+                    "query": "selection == 'crystals' and metric == 'mutual_knn'",
+                    "models": [*crystals["members"], *crystals["tables"]],
+                }
+            )
     for contrast in contrasted:
         start = f"{contrast['contrast']}|"
         found.append(
