@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="sevennet-0,chgnet-0.3.0,diep,so3lr,chemnet,mat2vec")
     parser.add_argument("--sets", default="g2,ccd,minerals")
+    parser.add_argument("--selection", default="starter", choices=["starter", "full"])
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     set_threads(1)
@@ -51,7 +52,7 @@ def main() -> None:
         for set_id in args.sets.split(","):
             card = catalog.structure_set(set_id)
             path = Path(scratch) / f"{set_id}.parquet"
-            table = load_set(card, selection="starter").table
+            table = load_set(card, selection=args.selection).table
             write_table(table, path, schema=structure_arrow_schema(card))
             jobs.append((card, path))
         for model_id in args.models.split(","):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ...schemas.structures import Structure
@@ -10,6 +11,9 @@ from .base import Adapter
 
 #: Characters of a SMILES quoted in a reason.
 _QUOTED = 120
+
+#: An element, or the wildcard, in a molecular formula.
+_SYMBOL = re.compile(r"[A-Z][a-z]?|\*")
 
 
 def quote(smiles: str) -> str:
@@ -35,13 +39,16 @@ class SmilesAdapter(Adapter):
 
     def missing_reason(self, structure: Structure) -> str | None:
         """Why the card or the string excludes this structure, or None when it does not."""
+        from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
         reason = super().missing_reason(structure)
         if reason is not None or structure.smiles is None:
             return reason
         mol = read_smiles(structure.smiles)
         if mol is None:
             return f"invalid: not a readable SMILES: {quote(structure.smiles)}"
-        symbols = sorted({atom.GetSymbol() for atom in mol.GetAtoms()})
+        # The formula is read off in compiled code; hydrogen the base class has checked.
+        symbols = sorted(set(_SYMBOL.findall(CalcMolFormula(mol))) - {"H"})
         unknown = [s for s in symbols if s == "*" or (self._elements and s not in self._elements)]
         if unknown:
             return f"unsupported_element: {','.join(unknown)}"
