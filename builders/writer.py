@@ -204,7 +204,7 @@ class UnitWriter:
             for part in _blocks(rows, SHARD_ROWS):
                 values = self._rows.block(part)[name]
                 column[part] = values
-                digest.update("".join(f"{v}\n" for v in values).encode() if text else values)
+                digest.update("".join(f"{v}\n" for v in values).encode() if text else values.data)
         unit.attrs.update(
             {
                 "Conventions": "CF-1.11",
@@ -225,7 +225,7 @@ class UnitWriter:
                 for part in _blocks(spool.rows, SHARD_ROWS):
                     values = spool[part]
                     matrix[part] = values
-                    digest.update(values)
+                    digest.update(values.data)
                     self._verify(matrix, part, values, f"{layer.name}/{name}")
         return digest.hexdigest()
 
