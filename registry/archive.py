@@ -44,19 +44,7 @@ def open_atlas(location: str) -> Atlas:
 
 
 class Atlas:
-    """An opened atlas.
-
-    Attributes
-    ----------
-    models:
-        One row a model held (its card, flattened), with ``rows`` and ``embedded``.
-    sets:
-        One row a stratum of every set held.
-    structures:
-        One row a structure of every set held, without coordinates; index = position.
-    units:
-        One row a complete (model, set).
-    """
+    """An opened atlas: its tables as pandas frames, its vectors as lazy arrays."""
 
     def __init__(self, location: str) -> None:
         self.location = location.rstrip("/")

@@ -16,7 +16,7 @@ VERSION = "1"
 def mutual_knn(x: ArrayLike, y: ArrayLike, *, k: int = 25, normalise: Normalise = "l2") -> float:
     """Share of neighbours two embeddings have in common.
 
-    (1/n) sum_i |N_x(i) & N_y(i)| / k, with N the k nearest other rows by Euclidean distance.
+    ``(1/n) sum_i |N_x(i) & N_y(i)| / k``, with N the k nearest other rows by Euclidean distance.
 
     Parameters
     ----------
