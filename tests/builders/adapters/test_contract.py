@@ -14,19 +14,11 @@ from invariance import check_batches, check_invariances, check_shapes, deviation
 
 from matteratlas.builders.adapters.base import Adapter, Embedded, Missing, load_adapter
 from matteratlas.registry import catalog
+from matteratlas.schemas.archive import REASONS
 from matteratlas.schemas.cards import ModelCard, elements_of
 from matteratlas.schemas.errors import SourceError
 from matteratlas.schemas.structures import ATOMIC_NUMBERS, KINDS, Structure
 
-REASONS = {
-    "wrong_modality",
-    "unsupported_element",
-    "unsupported_periodicity",
-    "too_large",
-    "too_small",
-    "invalid",
-    "failed",
-}
 CARDS = catalog.models()
 FORMS = {
     "smiles": "smiles",
