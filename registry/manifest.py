@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``manifest.parquet``: every file of a release, sealed, and the check of a folder against it.
+
+The manifest carries a SHA-256 of its own bytes: the digest is taken with the place of the digest
+filled by :data:`BLANK`, then written into that place. One changed byte anywhere, footer included,
+breaks the seal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pandera.errors import SchemaError
+
+from ..schemas.archive import FORMAT_VERSION, MANIFEST, check_format
+from ..schemas.errors import ArchiveError
+from ..schemas.manifest import HOST_FILES, MANIFEST_TABLE, place_of
+from .digest import table_digest
+from .hub import sha256_of
+
+#: Packages that decide the bytes of a release.
+TOOLS: tuple[str, ...] = ("matteratlas", "numcodecs", "numpy", "pyarrow", "zarr")
+#: Keys of the file's metadata.
+ABOUT, SEAL = "matteratlas", "matteratlas.sha256"
+#: Stands in the seal's place while the seal is computed.
+BLANK = "0" * 64
+
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("kind", pa.string()),
+        ("model", pa.string()),
+        ("set", pa.string()),
+        ("content_sha256", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The release that a release grew from."""
+
+    version: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest.
+
+    Attributes
+    ----------
+    files : pandas.DataFrame
+        One row a file: path, bytes, sha256, kind, model, set, content_sha256.
+    sha256 : str
+        Of the manifest file itself.
+    """
+
+    version: str
+    format_version: str
+    parent: Parent | None
+    tools: dict[str, str]
+    files: pd.DataFrame
+    sha256: str
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what decides the bytes of a release; Python by its minor."""
+    major, minor, _ = platform.python_version_tuple()
+    return {"python": f"{major}.{minor}", **{name: metadata.version(name) for name in TOOLS}}
+
+
+def release_files(root: Path) -> Iterator[str]:
+    """Paths of all files below a folder, sorted, but the manifest and what hosts add."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        here = Path(folder).relative_to(root)
+        if here == Path():
+            folders[:] = [f for f in folders if f not in HOST_FILES]
+            names = [n for n in names if n not in HOST_FILES and n != MANIFEST]
+        # A link to a folder is listed among the folders and never entered.
+        names += [f for f in folders if (Path(folder) / f).is_symlink()]
+        found += [(here / name).as_posix() for name in names]
+    yield from sorted(found)
+
+
+def write_manifest(
+    root: Path,
+    *,
+    version: str,
+    parent: Manifest | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Manifest:
+    """Hash every file of a folder and write its manifest, last of all.
+
+    Equal folders give equal bytes. Content digests of files that the parent has with the same
+    SHA-256 are taken over from it; only new tables are read.
+
+    Raises
+    ------
+    ArchiveError
+        A file that no release has, a link, or an unreadable table; by name.
+    """
+    known: dict[str, Any] = {}
+    if parent is not None:
+        known = dict(zip(parent.files["sha256"], parent.files["content_sha256"], strict=True))
+    paths = list(release_files(root))
+
+    def row(path: str) -> dict[str, Any]:
+        place = place_of(path)
+        if place is None or (root / path).is_symlink():
+            raise ArchiveError(f"{root / path}: no file of a release; remove it")
+        if progress:
+            progress(path)
+        sha256 = sha256_of(root / path)
+        content = known.get(sha256)
+        if content is None or pd.isna(content):
+            content = _content(root, path)
+        size = (root / path).stat().st_size
+        return {"path": path, "bytes": size, "sha256": sha256, **place._asdict()} | {
+            "content_sha256": content
+        }
+
+    table = pa.Table.from_pylist(_parallel(row, paths), schema=_SCHEMA)
+    about = {
+        "format_version": FORMAT_VERSION,
+        "version": version,
+        "parent": None
+        if parent is None
+        else {"version": parent.version, "manifest_sha256": parent.sha256},
+        "tools": tool_versions(),
+    }
+    data = _sealed(table, about)
+    found = parse_manifest(data, where=str(root / MANIFEST))
+    scratch = root / f".{MANIFEST}.{os.getpid()}.part"
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(root / MANIFEST)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return found
+
+
+def _content(root: Path, path: str) -> str | None:
+    """Content digest of a table, or of the unit whose commit record this is."""
+    if path.endswith(".parquet"):
+        return table_digest(root / path)
+    place = place_of(path)
+    if place and place.kind == "embeddings" and place.set and path.count("/") == 3:
+        try:
+            record = json.loads((root / path).read_text(encoding="utf-8"))
+            return str(record["attributes"]["matemb"]["content_sha256"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArchiveError(
+                f"{root / path}: no commit record of a unit ({error}); build the unit again"
+            ) from error
+    return None
+
+
+def _sealed(table: pa.Table, about: dict[str, Any]) -> bytes:
+    text = json.dumps(about, sort_keys=True, separators=(",", ":"))
+    handle = io.BytesIO()
+    with pq.ParquetWriter(
+        handle,
+        table.schema,
+        compression="zstd",
+        write_page_index=True,
+        write_page_checksum=True,
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({ABOUT: text, SEAL: BLANK})
+    blank = handle.getvalue()
+    if blank.count(BLANK.encode()) != 1:
+        raise ArchiveError(f"{MANIFEST}: the place of its seal is not unique; report this release")
+    return blank.replace(BLANK.encode(), hashlib.sha256(blank).hexdigest().encode())
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """A manifest from its bytes.
+
+    Raises
+    ------
+    ArchiveError
+        Not a manifest, altered since it was written, or of a newer format.
+    """
+    mend = "restore the file from the release"
+    try:
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        keys = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
+        seal, about = keys[SEAL], json.loads(keys[ABOUT])
+        if len(seal) != len(BLANK) or _unsealed(data, seal) != seal:
+            raise ArchiveError(f"{where}: altered since it was written; {mend}")
+        table = file.read().to_pandas()
+        check_format(about["format_version"], where=where)
+        parent = about["parent"] and Parent(**about["parent"])
+        manifest = Manifest(
+            version=about["version"],
+            format_version=about["format_version"],
+            parent=parent,
+            tools=about["tools"],
+            files=MANIFEST_TABLE.validate(table),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+    except SchemaError as error:
+        raise ArchiveError(f"{where}: {str(error).splitlines()[0]}; {mend}") from error
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ArchiveError(f"{where}: not a manifest ({error}); {mend}") from error
+    return manifest
+
+
+def _unsealed(data: bytes, seal: str) -> str:
+    return hashlib.sha256(data.replace(seal.encode(), BLANK.encode())).hexdigest()
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of a release folder; see :func:`parse_manifest` for what it raises."""
+    path = root / MANIFEST
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArchiveError(
+            f"{path}: missing; {root} is not a release, run: matteratlas release {root}"
+        ) from error
+    return parse_manifest(data, where=str(path))
+
+
+def check_manifest(
+    root: Path, *, partial: bool = False, progress: Callable[[str], None] | None = None
+) -> list[str]:
+    """Faults of a release folder against its manifest, one line each, in order of path.
+
+    Parameters
+    ----------
+    partial :
+        Only part of the release was downloaded: absent files are no fault.
+    progress :
+        Called with the path of each file about to be hashed.
+    """
+    try:
+        manifest = read_manifest(root)
+    except ArchiveError as error:
+        return [str(error)]
+    listed = {row.path: row for row in manifest.files.itertuples(index=False)}
+
+    def fault(path: str) -> str | None:
+        row, file = listed.get(path), root / path
+        if row is None:
+            return f"{path}: foreign, not in {MANIFEST}; remove it"
+        if not os.path.lexists(file):
+            return None if partial else f"{path}: missing; restore it from release {found}"
+        if file.is_symlink() or not file.is_file():
+            return f"{path}: not a plain file; restore it from release {found}"
+        if progress:
+            progress(path)
+        size = file.stat().st_size
+        if size != row.bytes:
+            what = "truncated" if size < row.bytes else "too long"
+            return f"{path}: {what}, {size} bytes of {row.bytes}; restore it from release {found}"
+        if sha256_of(file) != row.sha256:
+            return f"{path}: altered, SHA-256 differs; restore it from release {found}"
+        return None
+
+    found = manifest.version
+    paths = sorted(set(listed) | set(release_files(root)))
+    return [line for line in _parallel(fault, paths) if line]
+
+
+def _parallel(work: Callable[[str], Any], paths: list[str]) -> list[Any]:
+    """Results in the order of the paths; hashing lets go of the interpreter's lock."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(work, paths))
