@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 
 from ..registry.archive import open_atlas
-from ..registry.hub import sha256_of
+from ..registry.index import file_entries
 from ..registry.tables import write_table
 from ..schemas.errors import ArchiveError
 from ..schemas.progress import Reporter, Silent
-from ..schemas.scores import LOCAL, MODEL_SCORES, PAIR_SCORES
+from ..schemas.scores import ANALYSIS, LOCAL, MODEL_SCORES, PAIR_SCORES
 from . import density, gaps, local
 from .charts import ChartReader, Layers
 from .coverage import coverage_gaps, coverage_table
 from .metrics import METRICS
 from .record import (
-    ANALYSIS,
     ANALYSIS_VERSION,
     AnalysisReport,
     check_parameters,
@@ -159,7 +158,7 @@ def analyze(
         "notes": reader.notes,
         "top": _top(tables["scores/gaps.parquet"]),
         "tables": {
-            name: {"rows": len(table), "sha256": sha256_of(root / name)}
+            name: {"rows": len(table), **file_entries(root, [root / name])[name]}
             for name, table in tables.items()
         },
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -15,15 +14,13 @@ from typing import Any
 from ..registry import catalog
 from ..registry.archive import Atlas
 from ..registry.hub import sha256_of
+from ..registry.index import seal, unseal, write_json
 from ..schemas.cards import StructureSetCard
-from ..schemas.errors import MetricError
-from ..schemas.scores import SCORE_TABLES
+from ..schemas.errors import ArchiveError, MetricError
+from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from . import coverage, density, gaps, local, selections
 from .metrics import METRICS, VERSIONS
 from .scoring import MODEL_VERSIONS, SPLIT_ABOVE
-
-#: The record of the last analysis, written last.
-ANALYSIS = "scores/analysis.json"
 
 #: Keys of a model card that no score depends on.
 PROSE = {"notes", "performance", "authors", "paper", "name", "lifecycle", "licence"}
@@ -183,10 +180,10 @@ def digest(content: Any) -> str:
 def unchanged(root: Path, fingerprint: str) -> AnalysisReport | None:
     """The last analysis, if it had this fingerprint and its tables are as it left them."""
     try:
-        record = json.loads((root / ANALYSIS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        record = unseal((root / ANALYSIS).read_bytes(), where=str(root / ANALYSIS))
+    except (FileNotFoundError, ArchiveError):
         return None
-    if not isinstance(record, dict) or record.get("fingerprint") != fingerprint:
+    if record.get("fingerprint") != fingerprint:
         return None
     tables = record.get("tables", {})
     for name in SCORE_TABLES:
@@ -211,7 +208,5 @@ def report_of(root: Path, record: dict[str, Any], *, kept: bool) -> AnalysisRepo
 
 
 def write_record(root: Path, record: dict[str, Any]) -> None:
-    """Write ``scores/analysis.json`` whole or not at all."""
-    scratch = (root / ANALYSIS).with_suffix(f".{os.getpid()}.part")
-    scratch.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    scratch.replace(root / ANALYSIS)
+    """Write ``scores/analysis.json``, sealed, whole or not at all."""
+    write_json(seal(record), root / ANALYSIS)

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,31 +12,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+import pyarrow as pa
 
 from ..registry import catalog
-from ..registry.tables import read_structures_table, write_index, write_table
+from ..registry.files import Files
+from ..registry.index import drop_unit, read_index, start_index, write_index
+from ..registry.tables import link_sets, read_structures_table, table_version, write_table
 from ..schemas.archive import (
     ATLAS_FILE,
-    FORMAT,
-    FORMAT_VERSION,
+    LOCK,
+    STAGING,
     STORE,
-    check_format,
-    record_path,
+    UNRELEASED,
+    Precision,
 )
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.errors import ArchiveError, missing_extra
 from ..schemas.progress import Reporter, Silent
 from ..schemas.structure_sets import structure_arrow_schema
 from ..schemas.structures import LABEL_PREFIX
-from .embed import UnitReport, embed_model
-from .structures.sets import link_sets, load_set
-from .writer import STAGING, consolidate
+from .embed import Storage, UnitReport, embed_model
+from .locking import root_lock, workspace
+from .structures.sets import load_set
 
 if TYPE_CHECKING:
     from distributed import Client
 
 Selection = Literal["full", "starter"]
 _TOPIC = "matteratlas-progress"
+
+_NOTES = {
+    "rejected": pa.schema([(c, pa.string()) for c in ("source_id", "reason", "set")]),
+    "duplicates": pa.schema([(c, pa.string()) for c in ("source_id", "kept", "set")]),
+}
 
 #: Columns (and array labels) kept only where the set's card allows passing coordinates on.
 GEOMETRY = ("numbers", "positions", "cell", "backbone")
@@ -80,6 +86,7 @@ def build(
     workers: int = 2,
     scheduler: str | None = None,
     keep_nodes: bool = True,
+    precision: str = "float32",
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> BuildReport:
@@ -100,41 +107,55 @@ def build(
     scheduler:
         Address of an existing Dask scheduler; ``workers`` is then ignored. Its workers must see
         ``out`` under the same path.
+    keep_nodes:
+        Keep atom, residue and token vectors beside the pooled ones.
+    precision:
+        Stored precision: ``float32``, ``float16`` or ``bitround-N``.
 
     Returns
     -------
     BuildReport
         One entry a (model, set); a failing model fails its own units only.
+
+    Notes
+    -----
+    Several builds may work on one archive at the same time, with the same or other models and
+    sets: each unit is embedded by one of them, and the archive comes out as from a single build.
+
+    Raises
+    ------
+    ArchiveError
+        ``out`` is not an atlas, is a release, or holds other rows of a set than this build would.
     """
     reporter = reporter or Silent()
     model_cards, set_cards = catalog.select_models(models), catalog.select_sets(sets)
+    storage = Storage(keep_nodes=keep_nodes, precision=Precision.parse(precision))
+    out = Path(out).absolute()
     open_root(out)
     report = BuildReport(out)
-    staged = out / STAGING / "sets"
-    staged.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for card in model_cards:
-            for set_card in set_cards:
-                _forget(out, card.id, set_card.id)
-    with _client(workers, scheduler) as client:
+    with workspace(out) as own, _client(workers, scheduler) as client:
+        with root_lock(out):
+            if not resume:
+                for card in model_cards:
+                    for set_card in set_cards:
+                        _forget(out, own, card.id, set_card.id)
+            write_index(out)  # a killed build may have left a unit that the index does not list
         reporter.stage("structures", len(set_cards))
-        _prepare_sets(client, out, set_cards, selection, report, reporter)
-        jobs = [(card, staged / f"{card.id}.parquet") for card in set_cards]
+        _prepare_sets(client, out, own, set_cards, selection, report, reporter)
+        jobs = [(card, own / f"{card.id}.parquet") for card in set_cards]
         reporter.stage("embeddings", len(model_cards) * sum(report.structures.values()))
         arguments: dict[str, Any] = {
             "build_version": metadata.version("matteratlas"),
-            "keep_nodes": keep_nodes,
+            "storage": storage,
+            "workspace": own,
             "device": device,
         }
         order = sorted(model_cards, key=_cost, reverse=True)
         report.units = _run(client, out, order, jobs, arguments, reporter)
-    shutil.rmtree(out / STAGING, ignore_errors=True)
+        with root_lock(out):
+            write_index(out)
     position = {card.id: i for i, card in enumerate(model_cards)}
     report.units.sort(key=lambda u: position[u.model])
-    for card in model_cards:
-        if (out / STORE / card.id).exists():
-            consolidate(out, card.id)
-    write_index(out)
     return report
 
 
@@ -146,26 +167,26 @@ def open_root(out: Path) -> None:
     ArchiveError
         The folder holds something else, or a newer format.
     """
-    marker = out / ATLAS_FILE
-    if marker.exists():
-        try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
-            version = found["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArchiveError(f"{marker}: not an atlas marker; choose another --out") from error
-        check_format(version, where=str(marker))
-        return
-    if out.exists() and any(p.name != STAGING for p in out.iterdir()):
-        raise ArchiveError(f"{out}: exists and is not an atlas; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": "unreleased"}
-    scratch = marker.with_suffix(".part")
-    scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    scratch.replace(marker)
+    if not (out / ATLAS_FILE).exists():
+        if out.exists() and any(p.name not in (STAGING, LOCK) for p in out.iterdir()):
+            raise ArchiveError(f"{out}: exists and is not an atlas; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        with root_lock(out):
+            if not (out / ATLAS_FILE).exists():
+                start_index(out)
+    version = read_index(Files(str(out)))["version"]
+    if version != UNRELEASED:
+        raise ArchiveError(
+            f"{out}: is release {version}, and releases never change; choose another --out"
+        )
 
 
-def _forget(out: Path, model_id: str, set_id: str) -> None:
-    record_path(out, model_id, set_id).unlink(missing_ok=True)
+def _forget(out: Path, own: Path, model_id: str, set_id: str) -> None:
+    """Take a unit away so that it is built anew; hold the atlas's lock."""
+    drop_unit(out, model_id, set_id)
+    folder = out / STORE / model_id / set_id
+    if folder.exists():
+        folder.replace(own / f"{model_id}.{set_id}.forgotten")
 
 
 def _cost(card: ModelCard) -> tuple[int, int]:
@@ -174,10 +195,10 @@ def _cost(card: ModelCard) -> tuple[int, int]:
     return rank.get(card.modality, 0), card.parameters or 0
 
 
-def _prepare_set(out: Path, card: StructureSetCard, selection: Selection) -> dict[str, Any]:
+def _prepare_set(own: Path, card: StructureSetCard, selection: Selection) -> dict[str, Any]:
     """Load one set and stage its table, coordinates included, for the workers to stream."""
     loaded = load_set(card, selection=selection)
-    path = out / STAGING / "sets" / f"{card.id}.parquet"
+    path = own / f"{card.id}.parquet"
     write_table(loaded.table, path, schema=structure_arrow_schema(card))
     return {
         "card": card,
@@ -190,19 +211,20 @@ def _prepare_set(out: Path, card: StructureSetCard, selection: Selection) -> dic
 def _prepare_sets(
     client: Client | None,
     out: Path,
+    own: Path,
     cards: list[StructureSetCard],
     selection: Selection,
     report: BuildReport,
     reporter: Reporter,
 ) -> None:
-    """Stage every set, link structures that several hold, and write the atlas's own tables."""
+    """Stage every set for the workers, and write the atlas's own tables."""
     prepared: list[dict[str, Any]] = []
     if client is None:
-        results: Iterator[dict[str, Any]] = (_prepare_set(out, c, selection) for c in cards)
+        results: Iterator[dict[str, Any]] = (_prepare_set(own, c, selection) for c in cards)
     else:
         from distributed import as_completed
 
-        futures = [client.submit(_prepare_set, out, c, selection, pure=False) for c in cards]
+        futures = [client.submit(_prepare_set, own, c, selection, pure=False) for c in cards]
         results = (f.result() for f in as_completed(futures))
     for result in results:
         prepared.append(result)
@@ -211,31 +233,49 @@ def _prepare_sets(
         report.rejected[card.id] = len(result["rejected"])
         report.duplicates[card.id] = len(result["duplicates"])
         reporter.advance(f"{card.id}: {len(result['ids'])} structures", 1)
-    tables = {p["card"].id: out / STAGING / "sets" / f"{p['card'].id}.parquet" for p in prepared}
+    prepared.sort(key=lambda p: str(p["card"].id))
     known = {c.id for c in cards}
-    for path in sorted((out / "structures").glob("*.parquet")):
-        if path.stem not in known:
-            tables[path.stem] = path
-    frames = {s: read_structures_table(p) for s, p in tables.items()}
-    frames = {s: frames[s] for s in catalog.structure_sets() if s in frames}
-    for set_id, frame in link_sets(frames).items():
+    with root_lock(out):
+        for result in prepared:
+            _check_growth(out, result["card"], result["ids"])
+        for result in prepared:
+            _write_structures(out, own, result["card"])
+        for kind in ("rejected", "duplicates"):
+            path = out / "registry" / f"{kind}.parquet"
+            parts = [p[kind] for p in prepared]
+            if path.exists():  # sets of earlier builds keep their notes
+                earlier = pd.read_parquet(path)
+                parts.insert(0, earlier[~earlier["set"].isin(known)])
+            table = pd.concat(parts, ignore_index=True).sort_values("set", kind="stable")
+            write_table(table.astype(object), path, schema=_NOTES[kind])
+        held = sorted((out / "structures").glob("*.parquet"))
+        ids = {p.stem: read_structures_table(p, columns=["id"]) for p in held}
+    for set_id, frame in link_sets(ids).items():
         report.linked[set_id] = int(frame["linked"].notna().sum())
-        if set_id in known:
-            card = next(c for c in cards if c.id == set_id)
-            kept = frame.copy()
-            if not card.redistribute_coordinates:
-                arrays = [n for n, label in card.labels.items() if label.shape != "scalar"]
-                kept[[*GEOMETRY, *(f"{LABEL_PREFIX}{n}" for n in arrays)]] = None
-            path = out / "structures" / f"{set_id}.parquet"
-            write_table(kept, path, schema=structure_arrow_schema(card))
-    for kind in ("rejected", "duplicates"):
-        path = out / "registry" / f"{kind}.parquet"
-        parts = [p[kind] for p in sorted(prepared, key=lambda p: p["card"].id)]
-        if path.exists():  # sets of earlier builds keep their notes
-            earlier = pd.read_parquet(path)
-            parts.insert(0, earlier[~earlier["set"].isin(known)])
-        table = pd.concat(parts, ignore_index=True).sort_values("set", kind="stable")
-        write_table(table.astype(object), path)
+
+
+def _check_growth(out: Path, card: StructureSetCard, ids: list[str]) -> None:
+    """A set may grow; rows it holds never go unless its card's version says that data changed."""
+    path = out / "structures" / f"{card.id}.parquet"
+    if not path.exists():
+        return
+    held = set(read_structures_table(path, columns=["id"])["id"])
+    gone = len(held - set(ids))
+    if gone and table_version(path) == card.version:
+        raise ArchiveError(
+            f"{out}: holds {len(held)} structures of set '{card.id}' and this build would drop "
+            f"{gone}; build the full set (--sets {card.id}) or choose another --out"
+        )
+
+
+def _write_structures(out: Path, own: Path, card: StructureSetCard) -> None:
+    """The set's table as it may be passed on; hold the atlas's lock."""
+    kept = read_structures_table(own / f"{card.id}.parquet")
+    if not card.redistribute_coordinates:
+        arrays = [n for n, label in card.labels.items() if label.shape != "scalar"]
+        kept[[*GEOMETRY, *(f"{LABEL_PREFIX}{n}" for n in arrays)]] = None
+    path = out / "structures" / f"{card.id}.parquet"
+    write_table(kept, path, schema=structure_arrow_schema(card), version=card.version)
 
 
 def _run(

@@ -22,13 +22,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import zarr
+from filelock import Timeout
 
-from ..registry import store
-from ..schemas.archive import FORMAT_VERSION, RECORDS, STORE, record_path
+from ..registry.files import Files
+from ..registry.hub import sha256_of
+from ..registry.index import read_runs, seal, write_json
+from ..registry.unit import Unit, open_unit
+from ..schemas.archive import FORMAT_VERSION, RUNS, STORE, Precision, UnitRecord
 from ..schemas.cards import ModelCard, StructureSetCard
+from ..schemas.errors import ArchiveError
 from ..schemas.structures import Structure, structure_from_row
 from .adapters.base import Adapter, Embedded, Missing, load_adapter
+from .locking import root_lock, unit_lock
 from .writer import UnitWriter
 
 #: Structures read, sorted by size, embedded and written together: bounds memory.
@@ -54,26 +59,38 @@ class UnitReport:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Storage:
+    """What is stored of a model's answer, and how."""
+
+    keep_nodes: bool = True
+    precision: Precision = Precision()
+
+
 def unit_fingerprint(
-    card: ModelCard, set_card: StructureSetCard, ids: list[str], *, keep_nodes: bool
+    card: ModelCard, set_card: StructureSetCard, ids: list[str], storage: Storage
 ) -> str:
     """Hash of everything a unit's rows depend on; equal fingerprints need no rebuild."""
     content = {
         "format": FORMAT_VERSION,
-        "model": model_fingerprint(card, keep_nodes=keep_nodes),
+        "model": model_fingerprint(card, storage),
         "set": [set_card.id, set_card.version],
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def model_fingerprint(card: ModelCard, *, keep_nodes: bool) -> str:
-    """Hash of the card fields that decide a model's vectors (prose and reported scores do not)."""
+def model_fingerprint(card: ModelCard, storage: Storage) -> str:
+    """Hash of what decides a model's stored vectors (prose and reported scores do not)."""
     prose = {
         "notes", "performance", "authors", "paper", "name", "lifecycle", "starter", "licence",
         "training",
     }  # fmt: skip
-    content = {"card": card.model_dump(mode="json", exclude=prose), "nodes": keep_nodes}
+    content = {
+        "card": card.model_dump(mode="json", exclude=prose),
+        "nodes": storage.keep_nodes,
+        "precision": str(storage.precision),
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -83,12 +100,16 @@ def embed_model(
     jobs: list[tuple[StructureSetCard, Path]],
     *,
     build_version: str,
-    keep_nodes: bool = True,
+    storage: Storage = Storage(),  # noqa: B008 - frozen
+    workspace: Path | None = None,
     device: str = "cpu",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> list[UnitReport]:
     """Embed every set of ``jobs`` with one model, loading it only if some unit is not there yet.
+
+    A unit that another builder is at is left to the end; by then it is there, or that builder died
+    and this one does it.
 
     Parameters
     ----------
@@ -96,6 +117,10 @@ def embed_model(
         The atlas folder.
     jobs:
         (set card, Parquet file of its structures with coordinates), in registry order.
+    storage:
+        Whether node vectors are kept, and the stored precision.
+    workspace:
+        Where to stage; a folder on the atlas's file system.
     threads:
         BLAS, OpenMP and torch threads of this process.
     progress:
@@ -107,98 +132,117 @@ def embed_model(
         One a job. A model that cannot be loaded fails all its units by name and nothing else.
     """
     set_threads(threads)
-    reports: list[UnitReport] = []
-    adapter: Adapter | None = None
-    for set_card, source in jobs:
+    embedder = _Embedder(root, card, build_version, storage, workspace, device, progress)
+    reports: dict[str, UnitReport] = {}
+    for patience in (0.0, -1.0):
+        for set_card, source in jobs:
+            if set_card.id in reports:
+                continue
+            try:
+                with unit_lock(root, card.id, set_card.id).acquire(timeout=patience):
+                    reports[set_card.id] = embedder.embed(set_card, source)
+            except Timeout:
+                continue
+    return [reports[set_card.id] for set_card, _ in jobs]
+
+
+class _Embedder:
+    """One model at work in one process; the adapter is loaded when first needed."""
+
+    def __init__(
+        self,
+        root: Path,
+        card: ModelCard,
+        build_version: str,
+        storage: Storage,
+        workspace: Path | None,
+        device: str,
+        progress: Progress | None,
+    ) -> None:
+        self.root, self.card, self.storage = root, card, storage
+        self.build_version, self.workspace, self.device = build_version, workspace, device
+        self.progress: Progress = progress or (lambda model, set_id, n: None)
+        self._adapter: Adapter | None = None
+
+    def embed(self, set_card: StructureSetCard, source: Path) -> UnitReport:
+        """Keep the unit if it is the one wanted, else make it; a failure is a report."""
         ids = pq.read_table(source, columns=["id"])["id"].to_pylist()
-        fingerprint = unit_fingerprint(card, set_card, ids, keep_nodes=keep_nodes)
-        existing = read_unit_record(root, card.id, set_card.id)
-        if existing is not None and existing["fingerprint"] == fingerprint:
-            reports.append(_report_kept(card, set_card, existing))
-            if progress:
-                progress(card.id, set_card.id, len(ids))
-            continue
+        fingerprint = unit_fingerprint(self.card, set_card, ids, self.storage)
+        existing = read_unit_record(self.root, self.card.id, set_card.id)
+        if existing is not None and existing.fingerprint == fingerprint and self._intact(existing):
+            self.progress(self.card.id, set_card.id, len(ids))
+            return UnitReport(
+                self.card.id,
+                set_card.id,
+                "kept",
+                rows=existing.rows,
+                embedded=existing.embedded,
+                missing=existing.missing,
+            )
         try:
-            if adapter is None:
-                adapter = load_adapter(card, device=device)
-            reports.append(
-                _embed_set(
-                    root,
-                    adapter,
-                    set_card,
-                    source,
-                    fingerprint=fingerprint,
-                    build_version=build_version,
-                    keep_nodes=keep_nodes,
-                    progress=progress,
-                )
-            )
+            if self._adapter is None:
+                self._adapter = load_adapter(self.card, device=self.device)
+            return self._build(self._adapter, set_card, source, fingerprint)
         except Exception as error:
-            reports.append(
-                UnitReport(
-                    card.id,
-                    set_card.id,
-                    "failed",
-                    rows=len(ids),
-                    error=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-                )
-            )
-    return reports
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            return UnitReport(self.card.id, set_card.id, "failed", rows=len(ids), error=text)
 
+    def _intact(self, record: UnitRecord) -> bool:
+        """Whether every byte is still the one written: resuming heals what was damaged."""
+        for file in record.files:
+            path = self.root / file.path
+            if not path.is_file() or path.stat().st_size != file.bytes:
+                return False
+            if sha256_of(path) != file.sha256:
+                return False
+        return True
 
-def _embed_set(
-    root: Path,
-    adapter: Adapter,
-    set_card: StructureSetCard,
-    source: Path,
-    *,
-    fingerprint: str,
-    build_version: str,
-    keep_nodes: bool,
-    progress: Progress | None,
-) -> UnitReport:
-    card = adapter.card
-    start = time.perf_counter()
-    model_seconds, carried = 0.0, 0
-    carry = CarryStore(root, card, keep_nodes=keep_nodes)
-    with UnitWriter(
-        root,
-        card,
-        set_card,
-        fingerprint=fingerprint,
-        model_fingerprint=model_fingerprint(card, keep_nodes=keep_nodes),
-        build_version=build_version,
-        keep_nodes=keep_nodes,
-    ) as writer:
-        for window in read_structures(source, window=WINDOW):
-            results: list[Embedded | Missing | None] = [carry.get(s.id) for s in window]
-            carried += sum(r is not None for r in results)
-            # Neighbours in size share a batch: less padding, fewer shapes to compile.
-            todo = [i for i, r in enumerate(results) if r is None]
-            todo.sort(key=lambda i: len(window[i]))
-            clock = time.perf_counter()
-            for i, fresh in zip(todo, adapter.embed([window[i] for i in todo]), strict=True):
-                results[i] = fresh
-            model_seconds += time.perf_counter() - clock
-            for structure, result in zip(window, results, strict=True):
-                writer.append(structure.id, result or Missing("failed: no result"))
-            if progress:
-                progress(card.id, set_card.id, len(window))
-        record = writer.finish()
-    report = UnitReport(
-        card.id,
-        set_card.id,
-        "built",
-        rows=record.rows,
-        embedded=record.embedded,
-        missing=record.missing,
-        carried=carried,
-        seconds=time.perf_counter() - start,
-        model_seconds=model_seconds,
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    )
-    write_run(root, card, report)
-    return report
+    def _build(
+        self, adapter: Adapter, set_card: StructureSetCard, source: Path, fingerprint: str
+    ) -> UnitReport:
+        start = time.perf_counter()
+        model_seconds, carried = 0.0, 0
+        wanted = model_fingerprint(self.card, self.storage)
+        carry = CarryStore(self.root, self.card, model_fingerprint=wanted)
+        with UnitWriter(
+            self.root,
+            self.card,
+            set_card,
+            fingerprint=fingerprint,
+            model_fingerprint=wanted,
+            build_version=self.build_version,
+            keep_nodes=self.storage.keep_nodes,
+            precision=self.storage.precision,
+            workspace=self.workspace,
+        ) as writer:
+            for window in read_structures(source, window=WINDOW):
+                results: list[Embedded | Missing | None] = [carry.get(s.id) for s in window]
+                carried += sum(r is not None for r in results)
+                # Neighbours in size share a batch: less padding, fewer shapes to compile.
+                todo = [i for i, r in enumerate(results) if r is None]
+                todo.sort(key=lambda i: len(window[i]))
+                clock = time.perf_counter()
+                for i, fresh in zip(todo, adapter.embed([window[i] for i in todo]), strict=True):
+                    results[i] = fresh
+                model_seconds += time.perf_counter() - clock
+                for structure, result in zip(window, results, strict=True):
+                    writer.append(structure.id, result or Missing("failed: no result"))
+                self.progress(self.card.id, set_card.id, len(window))
+            record = writer.finish()
+        report = UnitReport(
+            self.card.id,
+            set_card.id,
+            "built",
+            rows=record.rows,
+            embedded=record.embedded,
+            missing=record.missing,
+            carried=carried,
+            seconds=time.perf_counter() - start,
+            model_seconds=model_seconds,
+            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+        write_run(self.root, self.card, report)
+        return report
 
 
 def read_structures(source: Path, *, window: int) -> Iterator[list[Structure]]:
@@ -211,16 +255,18 @@ def read_structures(source: Path, *, window: int) -> Iterator[list[Structure]]:
 class CarryStore:
     """Rows of this model that complete units of the atlas already hold, by structure id."""
 
-    def __init__(self, root: Path, card: ModelCard, *, keep_nodes: bool) -> None:
+    def __init__(self, root: Path, card: ModelCard, *, model_fingerprint: str) -> None:
         self._card = card
-        self._index: dict[str, tuple[zarr.Group, int]] = {}
+        self._index: dict[str, tuple[Unit, int]] = {}
         self._offsets: dict[str, np.ndarray] = {}
-        wanted = model_fingerprint(card, keep_nodes=keep_nodes)
-        for path in sorted((root / RECORDS / card.id).glob("*.json")):
-            if json.loads(path.read_text(encoding="utf-8"))["model_fingerprint"] != wanted:
-                continue
-            unit = zarr.open_group(root / STORE / card.id / path.stem, mode="r")
-            for row, structure_id in enumerate(store.read(unit, "structure_id")):
+        files = Files(str(root))
+        for path in sorted((root / STORE / card.id).glob("*/zarr.json")):
+            try:
+                unit = open_unit(files, card.id, path.parent.name)
+                ids = unit.ids() if unit.record.model_fingerprint == model_fingerprint else ()
+            except ArchiveError:
+                continue  # damaged: nothing to carry from it
+            for row, structure_id in enumerate(ids):
                 self._index.setdefault(str(structure_id), (unit, row))
 
     def get(self, structure_id: str) -> Embedded | Missing | None:
@@ -228,64 +274,62 @@ class CarryStore:
         found = self._index.get(structure_id)
         if found is None:
             return None
-        unit, row = found
-        reason = str(store.read(unit, "reason", row))
+        try:
+            return self._read(*found)
+        except ArchiveError:
+            return None  # damaged: embed it again
+
+    def _read(self, unit: Unit, row: int) -> Embedded | Missing | None:
+        reason = str(unit.reasons(row, row + 1)[0])
         if reason:
             return None if reason.startswith("failed") else Missing(reason)
-        key = str(unit.store_path)
-        if key not in self._offsets:
-            self._offsets[key] = np.concatenate([[0], np.cumsum(store.read(unit, "row_size"))])
-        low, high = (int(v) for v in self._offsets[key][row : row + 2])
-        energy = float(store.read(unit, "energy", row))
-        layers = {layer.name: store.group(unit, layer.name) for layer in self._card.layers}
+        if unit.path not in self._offsets:
+            self._offsets[unit.path] = np.concatenate([[0], np.cumsum(unit.row_size())])
+        low, high = (int(v) for v in self._offsets[unit.path][row : row + 2])
+        energy = float(unit.energy(row, row + 1)[0])
+        nodes = {layer.name: unit.nodes(layer.name) for layer in self._card.layers}
         return Embedded(
             nodes={
-                name: store.read(group, "node_embedding", slice(low, high))
-                for name, group in layers.items()
-                if "node_embedding" in group
+                name: array.read(low, high).astype(np.float32)
+                for name, array in nodes.items()
+                if array is not None
             },
-            pooled={name: store.read(group, "embedding", row) for name, group in layers.items()},
+            pooled={
+                layer.name: unit.vectors(layer.name).read(row, row + 1)[0].astype(np.float32)
+                for layer in self._card.layers
+            },
             energy=None if np.isnan(energy) else energy,
         )
 
 
-def read_unit_record(root: Path, model_id: str, set_id: str) -> dict[str, Any] | None:
-    """Commit record of a complete unit, or None when the unit is absent."""
-    path = record_path(root, model_id, set_id)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_unit_record(root: Path, model_id: str, set_id: str) -> UnitRecord | None:
+    """Commit record of a complete unit, or None when it is absent or unreadable."""
+    try:
+        return open_unit(Files(str(root)), model_id, set_id).record
+    except ArchiveError:
+        return None
 
 
 def write_run(root: Path, card: ModelCard, report: UnitReport) -> None:
     """Keep what a unit cost beside the archive; costs vary from run to run, units do not."""
-    path = root / "runs" / card.id / f"{report.set}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     versions = {}
     for package in ["matteratlas", *(card.environment or {})]:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    content = {
-        **asdict(report),
-        "ms_per_structure": 1e3 * report.model_seconds / max(1, report.embedded - report.carried),
-        "versions": versions,
-        "cpus": os.cpu_count(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    scratch = path.with_suffix(f".{os.getpid()}.part")
-    scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    scratch.replace(path)
-
-
-def _report_kept(card: ModelCard, set_card: StructureSetCard, record: dict[str, Any]) -> UnitReport:
-    return UnitReport(
-        card.id,
-        set_card.id,
-        "kept",
-        rows=record["rows"],
-        embedded=record["embedded"],
-        missing=record["missing"],
-    )
+    with root_lock(root):
+        costs = read_runs(Files(str(root)), card.id)
+        costs[report.set] = {
+            **asdict(report),
+            "ms_per_structure": 1e3
+            * report.model_seconds
+            / max(1, report.embedded - report.carried),
+            "versions": versions,
+            "cpus": os.cpu_count(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        write_json(seal({"model": card.id, "sets": costs}), root / RUNS / f"{card.id}.json")
 
 
 def set_threads(threads: int) -> None:

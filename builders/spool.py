@@ -13,6 +13,8 @@ import numpy as np
 
 #: Length of a structure id.
 _ID_BYTES = 30
+#: Distinct reasons kept in full; the rest of the 16-bit codes is for their leading words.
+_MOST_REASONS = 65000
 
 
 @dataclass
@@ -50,8 +52,9 @@ class Rows:
 
     def __init__(self) -> None:
         self._ids = bytearray()
-        self._reasons: dict[str, int] = {"": 0}
-        self._codes = array("I")
+        self._reasons: dict[str, int] = {}
+        self._codes = array("H")
+        self._has_energy = self._has_nodes = False
         self._energy = array("d")
         self._sizes = array("q")
 
@@ -61,28 +64,59 @@ class Rows:
     def append(self, structure_id: str, reason: str, energy: float, size: int) -> None:
         """Add the next row; an empty ``reason`` means embedded."""
         self._ids += structure_id.encode("ascii").ljust(_ID_BYTES)
+        if reason not in self._reasons and len(self._reasons) == _MOST_REASONS:
+            reason = reason.partition(":")[0]  # more texts than codes: the particulars go
         self._codes.append(self._reasons.setdefault(reason, len(self._reasons)))
+        self._has_energy |= not np.isnan(energy)
+        self._has_nodes |= size > 0
         self._energy.append(energy)
         self._sizes.append(size)
 
-    def block(self, rows: slice) -> dict[str, np.ndarray]:
-        """The columns of these rows; text as Python strings."""
+    def columns(self) -> dict[str, np.dtype]:
+        """Columns that hold something, and their dtypes; object is text.
+
+        ``reason`` is left out when all rows share one, ``energy`` and ``row_size`` when there is
+        none.
+        """
+        kinds = {"structure_id": np.dtype(object)}
+        if len(self.distinct_reasons()) > 1:
+            kinds["reason"] = np.dtype(np.uint16)
+        if self._has_energy:
+            kinds["energy"] = np.dtype(np.float64)
+        if self._has_nodes:
+            kinds["row_size"] = np.dtype(np.int64)
+        return kinds
+
+    def column(self, name: str, rows: slice) -> np.ndarray:
+        """These rows of one column; text as Python strings, reasons as codes."""
+        if name == "reason":
+            return np.array(self._codes[rows], dtype=np.uint16)
+        if name == "energy":
+            return self.energy(rows)
+        if name == "row_size":
+            return np.array(self._sizes[rows], dtype=np.int64)
         start, stop, _ = rows.indices(len(self))
         text = self._ids[start * _ID_BYTES : stop * _ID_BYTES].decode("ascii")
         ids = [text[i : i + _ID_BYTES].rstrip() for i in range(0, len(text), _ID_BYTES)]
-        reasons = list(self._reasons)
-        return {
-            "structure_id": np.array(ids, dtype=object),
-            "reason": np.array([reasons[c] for c in self._codes[start:stop]], dtype=object),
-            "energy": np.array(self._energy[start:stop], dtype=np.float64),
-            "row_size": np.array(self._sizes[start:stop], dtype=np.int64),
-        }
+        return np.array(ids, dtype=object)
+
+    def energy(self, rows: slice) -> np.ndarray:
+        """Energies of these rows, float64, NaN where there is none."""
+        return np.array(self._energy[rows], dtype=np.float64)
+
+    def reasons(self, rows: slice) -> np.ndarray:
+        """Missing reasons of these rows as text, object array."""
+        return np.array(self.distinct_reasons(), dtype=object)[np.array(self._codes[rows], int)]
+
+    def distinct_reasons(self) -> list[str]:
+        """Reasons in order of first appearance; codes index them."""
+        return list(self._reasons)
 
     def missing(self) -> dict[str, int]:
         """Rows without an embedding by the leading word of their reason."""
         reasons = list(self._reasons)
         counts: Counter[str] = Counter()
         for code, n in Counter(self._codes).items():
-            if code:
+            if reasons[code]:
                 counts[reasons[code].split(":")[0]] += n
         return dict(sorted(counts.items()))

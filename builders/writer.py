@@ -2,48 +2,45 @@
 """Write one unit: spooled, verified, hashed, then moved into place whole.
 
 Rows go to raw spool files as they come, so memory holds one window of structures whatever the
-set's size. ``finish`` turns the spools into the sharded Zarr group and its Parquet twin inside a
-staging folder, reads them back against the spools, hashes every file, renames both into the atlas
-and writes the commit record last. A killed build leaves nothing that a reader would see.
+set's size. ``finish`` turns the spools into the Zarr group and its Parquet twin inside a staging
+folder, reads them back against the spools, hashes every file, and renames the twin and then the
+group into the atlas. The group carries the commit record: a killed build leaves either a complete
+unit or nothing that a reader would see.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import uuid
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zarr
-from zarr.codecs import BloscCodec
 
+from ..registry.digest import array_digest, mapping_digest
 from ..registry.hub import sha256_of
+from ..registry.index import drop_unit, index_model
 from ..schemas.archive import (
-    CHUNK_ROWS,
+    ATLAS_FILE,
+    COLUMNS,
     FORMAT_VERSION,
     PARQUET,
-    SHARD_ROWS,
+    STAGING,
     STORE,
     FileRecord,
     MatEmb,
+    Precision,
     UnitRecord,
-    record_path,
 )
 from ..schemas.cards import ModelCard, StructureSetCard
 from ..schemas.errors import ArchiveError
 from .adapters.base import Embedded, Missing
+from .encode import all_files, write_group, write_twin
+from .locking import root_lock
 from .spool import Rows, Spool
-
-STAGING = ".staging"
 
 
 class UnitWriter:
@@ -61,6 +58,10 @@ class UnitWriter:
         Hash of what the vectors of one structure depend on; rows with the same one carry over.
     keep_nodes:
         Store atom, residue or token vectors beside the pooled ones.
+    precision:
+        How vectors are stored.
+    workspace:
+        Folder on the atlas's own file system to work in.
     """
 
     def __init__(
@@ -73,13 +74,18 @@ class UnitWriter:
         model_fingerprint: str,
         build_version: str,
         keep_nodes: bool = True,
+        precision: Precision | None = None,
+        workspace: Path | None = None,
     ) -> None:
         self.root, self.card, self.set_card = root, card, set_card
         self.fingerprint, self.model_fingerprint = fingerprint, model_fingerprint
-        self.build_version = build_version
+        self.build_version, self.precision = build_version, precision or Precision()
+        taken = [layer.name for layer in card.layers if layer.name in COLUMNS]
+        if taken:
+            raise ArchiveError(f"model '{card.id}': a layer may not be called '{taken[0]}'")
         self.stage = (
-            root / STAGING / f"{card.id}.{set_card.id}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-        )
+            workspace or root / STAGING
+        ) / f"{card.id}.{set_card.id}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self.stage.mkdir(parents=True)
         self._rows = Rows()
         self._pooled = {
@@ -87,7 +93,7 @@ class UnitWriter:
             for layer in card.layers
         }
         self._nodes = {
-            layer.name: Spool(self.stage / f"{layer.name}.nodes", layer.dim)
+            layer.name: Spool(self.stage / f"{layer.name}.spooled_nodes", layer.dim)
             for layer in card.layers
             if keep_nodes and layer.level != "structure"
         }
@@ -131,110 +137,79 @@ class UnitWriter:
         Raises
         ------
         ArchiveError
-            The bytes read back differ from what the model gave.
+            The bytes read back differ from what the model gave, or do not fit the precision.
         """
         for spool in [*self._pooled.values(), *self._nodes.values()]:
             spool.close()
-        group_path = self.stage / "unit"
-        parquet_path = self.stage / "unit.parquet"
-        digest = self._write_zarr(group_path)
-        self._write_parquet(parquet_path)
-        group_target = self.root / STORE / self.card.id / self.set_card.id
-        parquet_target = self.root / PARQUET / self.card.id / f"{self.set_card.id}.parquet"
+        group, twin = self.stage / "unit", self.stage / "unit.parquet"
+        name = f"{self.card.id}/{self.set_card.id}"
         missing = self._rows.missing()
+        embedded = len(self._rows) - sum(missing.values())
+        pooled = self._pooled if embedded else {}
+        content = write_group(
+            group,
+            name=name,
+            rows=self._rows,
+            pooled=pooled,
+            nodes=self._nodes if embedded else {},
+            matemb={layer.name: self._matemb(layer.name) for layer in self.card.layers},
+            precision=self.precision,
+        )
+        write_twin(
+            twin,
+            name=name,
+            rows=self._rows,
+            pooled=pooled,
+            dims={layer.name: layer.dim for layer in self.card.layers},
+            default=self.card.default_layer,
+            precision=self.precision,
+        )
+        reasons = self._rows.distinct_reasons()
+        content["reasons"] = array_digest("string", (len(reasons),), [np.array(reasons, object)])
+        group_target = self.root / STORE / self.card.id / self.set_card.id
+        twin_target = self.root / PARQUET / self.card.id / f"{self.set_card.id}.parquet"
         record = UnitRecord(
             format_version=FORMAT_VERSION,
             model=self.card.id,
+            model_version=self.card.version,
             structure_set=self.set_card.id,
             structure_set_version=self.set_card.version,
+            build_version=self.build_version,
             fingerprint=self.fingerprint,
             model_fingerprint=self.model_fingerprint,
+            precision=self.precision,
             rows=len(self._rows),
-            embedded=len(self._rows) - sum(missing.values()),
+            embedded=embedded,
             missing=missing,
+            reasons=reasons,
             layers={layer.name: layer.dim for layer in self.card.layers},
-            content_sha256=digest,
+            default_layer=self.card.default_layer,
+            energy=self.card.energy.model_dump() if self.card.energy else None,
+            content=content,
+            content_sha256=mapping_digest(content),
             files=[
-                *_records(group_path, group_target.relative_to(self.root)),
-                _record(parquet_path, parquet_target.relative_to(self.root)),
+                *_records(group, group_target.relative_to(self.root)),
+                _record(twin, twin_target.relative_to(self.root)),
             ],
         )
-        self._commit(record, group_path, group_target, parquet_path, parquet_target)
+        _write_record(group / "zarr.json", record)
+        self._commit(group, group_target, twin, twin_target)
         return record
 
-    def _commit(
-        self,
-        record: UnitRecord,
-        group: Path,
-        group_target: Path,
-        parquet: Path,
-        parquet_target: Path,
-    ) -> None:
-        """Out with a stale record first and in with the new one last: never a mixture."""
-        target = record_path(self.root, self.card.id, self.set_card.id)
-        for path in (target, group_target, parquet_target):
+    def _commit(self, group: Path, group_target: Path, twin: Path, twin_target: Path) -> None:
+        """Move the unit into place and index it; at every instant readers find it whole or not."""
+        for path in (group_target, twin_target):
             path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.stage / "record.json"
-        text = json.dumps(record.model_dump(), indent=1, sort_keys=True) + "\n"
-        scratch.write_text(text, encoding="utf-8")
-        target.unlink(missing_ok=True)
-        if group_target.exists():
-            group_target.replace(self.stage / "stale")
-        parquet.replace(parquet_target)
-        group.replace(group_target)
-        scratch.replace(target)
-
-    def _write_zarr(self, path: Path) -> str:
-        unit = zarr.create_group(store=path, zarr_format=3)
-        rows = len(self._rows)
-        digest = hashlib.sha256()
-        for name, attributes in _COLUMNS.items():
-            kind = self._rows.block(slice(0, 0))[name].dtype
-            text = kind.hasobject
-            column = unit.create_array(
-                name,
-                shape=(rows,),
-                dtype="string" if text else kind,
-                chunks=(max(1, min(rows, SHARD_ROWS)),),
-                fill_value="" if text else (np.nan if kind.kind == "f" else 0),
-                config=_KEEP_ALL,
-                dimension_names=("structure",),
-                attributes=attributes,
-            )
-            for part in _blocks(rows, SHARD_ROWS):
-                values = self._rows.block(part)[name]
-                column[part] = values
-                digest.update("".join(f"{v}\n" for v in values).encode() if text else values.data)
-        unit.attrs.update(
-            {
-                "Conventions": "CF-1.11",
-                "model": self.card.id,
-                "structure_set": self.set_card.id,
-                "structure_set_version": self.set_card.version,
-                "energy": self.card.energy.model_dump() if self.card.energy else None,
-            }
-        )
-        for layer in self.card.layers:
-            group = unit.create_group(layer.name, attributes={"matemb": self._matemb(layer.name)})
-            spools = {"embedding": self._pooled[layer.name]}
-            if layer.name in self._nodes:
-                spools["node_embedding"] = self._nodes[layer.name]
-            for name, spool in spools.items():
-                dims = ("structure" if name == "embedding" else "node", "feature")
-                matrix = _create_matrix(group, name, (spool.rows, spool.dim), dims)
-                for part in _blocks(spool.rows, SHARD_ROWS):
-                    values = spool[part]
-                    matrix[part] = values
-                    digest.update(values.data)
-                    self._verify(matrix, part, values, f"{layer.name}/{name}")
-        return digest.hexdigest()
-
-    def _verify(self, matrix: zarr.Array, rows: slice, values: np.ndarray, name: str) -> None:
-        if not np.array_equal(np.asarray(matrix[rows]), values, equal_nan=True):
-            raise ArchiveError(
-                f"{self.card.id}/{self.set_card.id}/{name}: bytes read back differ from the "
-                "model's output; check the disk and build again"
-            )
+        with root_lock(self.root):
+            indexed = (self.root / ATLAS_FILE).exists()
+            if group_target.exists():
+                if indexed:
+                    drop_unit(self.root, self.card.id, self.set_card.id)
+                group_target.replace(self.stage / "stale")
+            twin.replace(twin_target)
+            group.replace(group_target)
+            if indexed:
+                index_model(self.root, self.card.id)
 
     def _matemb(self, layer_name: str) -> dict[str, Any]:
         layer = self.card.layer(layer_name)
@@ -248,84 +223,22 @@ class UnitWriter:
             irreps=layer.irreps,
             pooling=self.card.pooling if layer.level != "structure" else "none",
             where=layer.where,
-            data_type="float32",
-            quantization=None,
+            data_type=self.precision.data_type,
+            quantization=self.precision.quantization,
+            quantization_nsb=self.precision.quantization_nsb,
             checkpoint_sha256=self.card.checkpoint.sha256,
             structure_set=self.set_card.id,
             structure_set_version=self.set_card.version,
             build_version=self.build_version,
         ).model_dump()
 
-    def _write_parquet(self, path: Path) -> None:
-        matrices = {
-            "embedding" if name == self.card.default_layer else f"embedding.{name}": spool
-            for name, spool in self._pooled.items()
-        }
-        fields = [
-            pa.field("structure_id", pa.string()),
-            pa.field("missing_reason", pa.string()),
-            pa.field("energy", pa.float64()),
-            *(pa.field(k, pa.list_(pa.float32(), m.dim)) for k, m in matrices.items()),
-        ]
-        with pq.ParquetWriter(
-            path,
-            pa.schema(fields),
-            compression="zstd",
-            write_page_index=True,
-            use_content_defined_chunking=True,
-        ) as writer:
-            for rows in _blocks(len(self._rows), CHUNK_ROWS):
-                block = self._rows.block(rows)
-                absent = block["reason"] != ""
-                columns = [
-                    pa.array(block["structure_id"]),
-                    pa.array(block["reason"], pa.string(), mask=~absent),
-                    pa.array(block["energy"], mask=np.isnan(block["energy"])),
-                    *(_fixed_size_list(m[rows], absent) for m in matrices.values()),
-                ]
-                writer.write_table(pa.table(columns, schema=pa.schema(fields)))
 
-
-#: Chunks that equal the fill value are written too: an absent file is then always a fault.
-_KEEP_ALL: Any = {"write_empty_chunks": True}
-
-_COLUMNS: dict[str, dict[str, Any]] = {
-    "structure_id": {"long_name": "structure id"},
-    "reason": {"long_name": "why the row is missing; empty when embedded"},
-    "energy": {"long_name": "model output, see the group's energy attribute"},
-    "row_size": {"long_name": "nodes of each structure", "sample_dimension": "node"},
-}
-
-
-def _create_matrix(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dims: tuple[str, str]
-) -> zarr.Array:
-    """A sharded float32 matrix: chunks hold whole rows, absent chunks read as NaN."""
-    chunk = max(1, min(shape[0], CHUNK_ROWS))
-    shard = min(SHARD_ROWS, -(-max(1, shape[0]) // chunk) * chunk)
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype="float32",
-        chunks=(chunk, shape[1]),
-        shards=(shard, shape[1]),
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-        fill_value=np.nan,
-        config=_KEEP_ALL,
-        dimension_names=dims,
-        attributes={"long_name": "embedding", "units": "1"},
-    )
-
-
-def _fixed_size_list(values: np.ndarray, absent: np.ndarray) -> pa.Array:
-    """(n, d) float32 -> FixedSizeList<float32>[d], null where absent."""
-    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel())
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(absent))
-
-
-def _blocks(n: int, size: int) -> Iterator[slice]:
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+def _write_record(path: Path, record: UnitRecord) -> None:
+    """Write the group's metadata anew, the commit record among its attributes."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["attributes"] = {"Conventions": "CF-1.11", "matemb": record.model_dump()}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _record(path: Path, name: Path) -> FileRecord:
@@ -333,16 +246,5 @@ def _record(path: Path, name: Path) -> FileRecord:
 
 
 def _records(folder: Path, name: Path) -> list[FileRecord]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return [_record(p, name / p.relative_to(folder)) for p in files]
-
-
-def consolidate(root: Path, model_id: str) -> None:
-    """(Re)write the model group's own consolidated metadata, so that it opens with one read."""
-    path = root / STORE / model_id
-    with warnings.catch_warnings():
-        # Consolidated metadata is not yet in the v3 specification; readers fall back without it.
-        warnings.simplefilter("ignore", category=UserWarning)
-        if not (path / "zarr.json").exists():
-            zarr.create_group(store=path, zarr_format=3, attributes={"model": model_id})
-        zarr.consolidate_metadata(path)
+    own = folder / "zarr.json"  # holds the record itself
+    return [_record(p, name / p.relative_to(folder)) for p in all_files(folder) if p != own]

@@ -3,140 +3,70 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import dask.array as da
-import fsspec
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
-from ..schemas.archive import ATLAS_FILE, FORMAT, STORE, check_format
 from ..schemas.errors import ArchiveError
-from ..schemas.structures import Structure, structure_from_row
-from . import store
-from .tables import MODELS, SETS, UNITS, read_structures_table
+from .cache import Cache
+from .catalog import SET_ORDER
+from .contents import Contents
+from .files import Files
+from .unit import Unit, open_units
 
-#: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
-GEOMETRY = ("numbers", "positions", "cell", "pbc", "backbone")
 MissingPolicy = Literal["nan", "drop"]
 
 
-def open_atlas(location: str) -> Atlas:
-    """Open an atlas; reads its marker and index only.
+def open_atlas(
+    location: str | Path, *, cache: bool | Path = True, cache_bytes: int = 5 * 2**30
+) -> Atlas:
+    """Open an atlas; reads its index only, in one request.
 
     Parameters
     ----------
     location:
-        A folder, or any URL fsspec knows: ``http(s)://``, ``s3://``, ``hf://datasets/ORG/NAME@TAG``.
+        A folder, or a URL: ``http(s)://``, ``s3://``, ``hf://datasets/ORG/NAME@TAG``. ``@latest``
+        and ``@stable`` name the newest release of a Hub dataset or of a folder of releases, with
+        and without pre-releases.
+    cache:
+        What is read from a URL is kept in a folder (True: the default one) and checked each time
+        it is read again; False keeps nothing.
+    cache_bytes:
+        Most bytes the cache holds; what was read longest ago goes first.
 
     Raises
     ------
     ArchiveError
-        Nothing there, not an atlas, or a newer format than this reader's.
+        Nothing there, not an atlas, damaged, or of another format.
+    SourceError
+        The URL cannot be reached, or may not be read.
     """
-    return Atlas(str(location))
+    kept = None
+    if cache and "://" in str(location):
+        kept = Cache(None if cache is True else Path(cache), max_bytes=cache_bytes)
+    return Atlas(Files(str(location), cache=kept))
 
 
-class Atlas:
+class Atlas(Contents):
     """An opened atlas: its tables as pandas frames, its vectors as lazy arrays."""
 
-    def __init__(self, location: str) -> None:
-        self.location = location.rstrip("/")
-        self._fs, self._root = fsspec.url_to_fs(self.location)
-        try:
-            marker = json.loads(self._fs.cat_file(f"{self._root}/{ATLAS_FILE}"))
-        except FileNotFoundError as error:
-            raise ArchiveError(
-                f"{location}: no {ATLAS_FILE} there; give the folder that 'matteratlas build' made"
-            ) from error
-        except ValueError as error:
-            raise ArchiveError(f"{location}/{ATLAS_FILE}: not JSON; restore the file") from error
-        if not isinstance(marker, dict) or marker.get("format") != FORMAT:
-            raise ArchiveError(f"{location}/{ATLAS_FILE}: not a {FORMAT} archive")
-        check_format(str(marker.get("format_version")), where=location)
-        self.version = str(marker["version"])
-        self._groups: dict[str, zarr.Group] = {}
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
+        self._units: dict[str, dict[str, Unit]] = {}
 
     def __repr__(self) -> str:
         return (
-            f"<Atlas {self.location} {self.version}: {self.units['model'].nunique()} models, "
+            f"<Atlas {self.location} {self.version}: {len(self.index['models'])} models, "
             f"{self.units['set'].nunique()} sets>"
         )
 
-    def table(self, path: str, **options: Any) -> pd.DataFrame:
-        """Any Parquet table of the atlas by its path, e.g. ``scores/pairs.parquet``.
-
-        Raises
-        ------
-        ArchiveError
-            The atlas has no such table.
-        """
-        read = read_structures_table if path.startswith("structures/") else pd.read_parquet
-        try:
-            with self._fs.open(f"{self._root}/{path}", "rb") as handle:
-                return read(handle, **options)
-        except FileNotFoundError as error:
-            verb = "analyze" if path.startswith("scores/") else "build"
-            hint = f"matteratlas {verb} {self.location}"
-            raise ArchiveError(f"{self.location}: no {path}; run: {hint}") from error
-
-    @cached_property
-    def units(self) -> pd.DataFrame:
-        """One row a complete (model, set)."""
-        return self.table(UNITS)
-
-    @cached_property
-    def models(self) -> pd.DataFrame:
-        """One row a model held."""
-        totals = self.units.groupby("model")[["rows", "embedded"]].sum()
-        return self.table(MODELS).merge(totals, left_on="id", right_index=True)
-
-    @cached_property
-    def sets(self) -> pd.DataFrame:
-        """One row a stratum of every set held."""
-        return self.table(SETS)
-
-    @cached_property
-    def structures(self) -> pd.DataFrame:
-        """One row a structure, coordinates left out."""
-        tables = [
-            self._structures(s).drop(columns=[*GEOMETRY], errors="ignore") for s in self.set_ids
-        ]
-        # Sets declare different labels: the union, NaN where a set has none.
-        return pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True).reindex(
-            columns=list(dict.fromkeys(c for t in tables for c in t.columns))
-        )
-
-    @cached_property
-    def set_ids(self) -> list[str]:
-        """Ids of the structure sets held, in registry order."""
-        return list(dict.fromkeys(self.sets["id"]))
-
-    def _structures(self, set_id: str) -> pd.DataFrame:
-        return self.table(f"structures/{set_id}.parquet")
-
-    def structure(self, structure_id: str) -> Structure:
-        """One structure with its coordinates.
-
-        Raises
-        ------
-        ArchiveError, StructureError
-            No such id, or a set whose coordinates may not be passed on.
-        """
-        for set_id in self.set_ids:
-            found = self.table(f"structures/{set_id}.parquet", filters=[("id", "==", structure_id)])
-            if len(found):
-                return structure_from_row({str(k): v for k, v in found.iloc[0].items()})
-        raise ArchiveError(f"{self.location}: no structure '{structure_id}'; see Atlas.structures")
-
-    def unit(self, model: str, set_id: str) -> zarr.Group:
-        """The Zarr group of one unit.
+    def unit(self, model: str, set_id: str) -> Unit:
+        """One unit: its commit record, columns and lazy arrays.
 
         Raises
         ------
@@ -144,21 +74,18 @@ class Atlas:
             Naming the model or set the atlas does not hold, and those it does.
         """
         self._require(model)
-        if not ((self.units["model"] == model) & (self.units["set"] == set_id)).any():
-            held = self.units.loc[self.units["model"] == model, "set"]
+        entry = self.index["models"][model]
+        if set_id not in entry["units"]:
             raise ArchiveError(
-                f"{self.location}: model '{model}' has no set '{set_id}'; it has {', '.join(held)}"
+                f"{self.location}: model '{model}' has no set '{set_id}'; "
+                f"it has {', '.join(entry['units'])}"
             )
-        if model not in self._groups:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", category=UserWarning)
-                self._groups[model] = zarr.open_group(
-                    f"{self.location}/{STORE}/{model}", mode="r", zarr_format=3
-                )
-        return store.group(self._groups[model], set_id)
+        if model not in self._units:
+            self._units[model] = open_units(self.files, model, sha256=entry["metadata_sha256"])
+        return self._units[model][set_id]
 
     def _require(self, model: str) -> None:
-        held = list(dict.fromkeys(self.units["model"]))
+        held = list(self.index["models"])
         if model not in held:
             import difflib
 
@@ -169,15 +96,29 @@ class Atlas:
             )
 
     def _layer(self, model: str, layer: str | None) -> str:
-        row = self.models.loc[self.models["id"] == model].iloc[0]
-        layers = [entry["name"] for entry in json.loads(row["layers"])]
-        wanted = layer or str(row["default_layer"])
-        if wanted not in layers:
+        self._require(model)
+        entry = self.index["models"][model]
+        wanted = layer or str(entry["default_layer"])
+        if wanted not in entry["layers"]:
             raise ArchiveError(
                 f"{self.location}: model '{model}' has no layer '{wanted}'; "
-                f"it has {', '.join(layers)}"
+                f"it has {', '.join(entry['layers'])}"
             )
         return wanted
+
+    def _sets_of(self, model: str, sets: Sequence[str] | None) -> list[str]:
+        """Sets a model was run on among those asked for, in registry order where it is known."""
+        self._require(model)
+        held = self.index["models"][model]["units"]
+        everywhere = {s for m in self.index["models"].values() for s in m["units"]}
+        order = [s for s in SET_ORDER if s in everywhere]
+        order += sorted(everywhere - set(order))
+        unknown = [s for s in sets or [] if s not in everywhere and s not in self.set_ids]
+        if unknown:
+            raise ArchiveError(
+                f"{self.location}: no set '{unknown[0]}'; it holds {', '.join(order)}"
+            )
+        return [s for s in order if s in held and (sets is None or s in sets)]
 
     def rows(
         self, model: str, *, sets: Sequence[str] | None = None, where: str | None = None
@@ -187,25 +128,18 @@ class Atlas:
         ``where`` is a pandas query over the structures table, e.g. ``"stratum == 'f_block'"``.
         Extra columns: ``unit_row`` (row in the unit), ``reason`` ("" when embedded), ``energy``.
         """
-        self._require(model)
-        held = list(self.units.loc[self.units["model"] == model, "set"])
-        wanted = [s for s in self.set_ids if s in held and (sets is None or s in sets)]
-        unknown = [s for s in sets or [] if s not in self.set_ids]
-        if unknown:
-            raise ArchiveError(
-                f"{self.location}: no set '{unknown[0]}'; it holds {', '.join(self.set_ids)}"
-            )
+        wanted = self._sets_of(model, sets)
         parts = []
         for set_id in wanted:
             unit = self.unit(model, set_id)
             parts.append(
                 pd.DataFrame(
                     {
-                        "id": store.read(unit, "structure_id"),
+                        "id": unit.ids(),
                         "set": set_id,
-                        "unit_row": np.arange(store.array(unit, "structure_id").shape[0]),
-                        "reason": store.read(unit, "reason"),
-                        "energy": store.read(unit, "energy"),
+                        "unit_row": np.arange(len(unit)),
+                        "reason": unit.reasons(),
+                        "energy": unit.energy(),
                     }
                 )
             )
@@ -217,28 +151,6 @@ class Atlas:
         joined["reason"] = joined["reason"].fillna("not_embedded: the model lags behind the set")
         joined["unit_row"] = joined["unit_row"].fillna(-1).astype("int64")
         return joined
-
-    def select(
-        self, *, sets: Sequence[str] | None = None, where: str | None = None
-    ) -> pd.DataFrame:
-        """Rows of the structures table by set and pandas query.
-
-        Raises
-        ------
-        ArchiveError
-            Naming the query and what is wrong with it.
-        """
-        table = self.structures
-        if sets is not None:
-            table = table[table["set"].isin(list(sets))]
-        if where:
-            try:
-                table = table.query(where, engine="python")
-            except Exception as error:
-                raise ArchiveError(
-                    f"where={where!r}: {error}; columns are {', '.join(table.columns)}"
-                ) from error
-        return table
 
     def embeddings(
         self,
@@ -270,31 +182,84 @@ class Atlas:
         rows = self.rows(model, sets=sets, where=where)
         if missing == "drop":
             rows = rows[rows["reason"] == ""]
-        return self._gather(model, self._known_layer(model, layer), rows)
+        return self._gather(model, self._layer(model, layer), rows)
 
-    def _known_layer(self, model: str, layer: str | None) -> str:
-        self._require(model)
-        return self._layer(model, layer)
+    def read(
+        self,
+        model: str,
+        rows: slice = slice(None),  # noqa: B008 - immutable
+        *,
+        layer: str | None = None,
+        sets: Sequence[str] | None = None,
+    ) -> xr.DataArray:
+        """Contiguous rows of one model, at once, moving only the chunks that hold them.
+
+        Parameters
+        ----------
+        rows:
+            Rows of the model's sets laid end to end in registry order; step 1.
+
+        Returns
+        -------
+        xarray.DataArray
+            float32, in memory, dims (structure, feature); coordinates ``structure`` (id) and
+            ``set``. Rows the model could not embed are NaN.
+        """
+        name = self._layer(model, layer)
+        wanted = self._sets_of(model, sets)
+        sizes = [int(self.index["models"][model]["units"][s]["rows"]) for s in wanted]
+        start, stop, step = rows.indices(sum(sizes))
+        if step != 1:
+            raise ArchiveError(f"read: rows {rows} has step {step}; give contiguous rows")
+        dim = int(self.index["models"][model]["layers"][name])
+        values, ids, owners = [np.empty((0, dim), np.float32)], [], []
+        base = 0
+        for set_id, size in zip(wanted, sizes, strict=True):
+            low, high = max(start - base, 0), min(stop - base, size)
+            base += size
+            if low >= high:
+                continue
+            unit = self.unit(model, set_id)
+            block = unit.vectors(name).read(low, high)
+            values.append(block.astype(np.float32, copy=False))
+            ids.append(unit.ids(low, high))
+            owners.append(np.full(high - low, set_id, dtype=object))
+        return xr.DataArray(
+            values[1] if len(values) == 2 else np.concatenate(values),
+            dims=("structure", "feature"),
+            coords={
+                "structure": np.concatenate(ids) if ids else np.empty(0, object),
+                "set": ("structure", np.concatenate(owners) if owners else np.empty(0, object)),
+            },
+            name=model,
+            attrs={"units": "1", "atlas": self.location, "version": self.version},
+        )
 
     def _gather(self, model: str, layer: str, rows: pd.DataFrame) -> xr.DataArray:
         # Rows come set by set, in the order of the structures table: pieces concatenate in order.
-        pieces, dim, attrs = [], 0, {}
+        dim = int(self.index["models"][model]["layers"][layer])
+        pieces, attrs = [], {}
         for set_id, part in rows.groupby("set", sort=False):
-            group = store.group(self.unit(model, str(set_id)), layer)
-            array = store.array(group, "embedding")
-            dim, attrs = array.shape[1], store.matemb(group)
-            # Dask chunks follow shards: one read each.
-            lazy = da.from_zarr(array, chunks=(array.shards or array.chunks))
+            unit = self.unit(model, str(set_id)) if (part["unit_row"] >= 0).any() else None
+            if unit is None:
+                pieces.append(da.full((len(part), dim), np.nan, dtype=np.float32))
+                continue
+            array = unit.vectors(layer)
+            attrs = unit.matemb(layer) or attrs
+            # Dask chunks follow shards: one file each.
+            lazy = da.from_array(
+                array,
+                chunks=(array.shard_rows, dim),
+                name=f"{model}-{set_id}-{layer}-{unit.record.content_sha256[:16]}",
+                asarray=False,
+                meta=np.empty((0, 0), array.dtype),
+            ).astype(np.float32)
             take = part["unit_row"].to_numpy()
             if (take < 0).any():
-                lazy = da.concatenate([lazy, da.full((1, dim), np.nan, dtype=lazy.dtype)])
+                lazy = da.concatenate([lazy, da.full((1, dim), np.nan, dtype=np.float32)])
             if len(take) != lazy.shape[0] or (np.diff(take) != 1).any():
                 lazy = lazy[take]
             pieces.append(lazy)
-        if not dim:
-            first = self.units.loc[self.units["model"] == model, "set"].iloc[0]
-            group = store.group(self.unit(model, str(first)), layer)
-            dim = store.array(group, "embedding").shape[1]
         data = da.concatenate(pieces) if pieces else da.zeros((0, dim), dtype=np.float32)
         return xr.DataArray(
             data,
@@ -338,7 +303,7 @@ class Atlas:
         for model, table in tables.items():
             kept = table[table["id"].isin(common or set()) & (table["reason"] == "")]
             kept = kept.drop_duplicates("id")
-            layer = self._known_layer(model, (layers or {}).get(model))
+            layer = self._layer(model, (layers or {}).get(model))
             array = self._gather(model, layer, kept).rename(feature=f"{model}_feature")
             variables[model] = array.drop_vars("reason")
         first = next(iter(variables.values()))
@@ -355,23 +320,23 @@ class Atlas:
         ArchiveError
             The model did not embed the structure, or keeps no node vectors.
         """
-        name = self._known_layer(model, layer)
+        name = self._layer(model, layer)
         rows = self.rows(model)
         found = rows[(rows["id"] == structure_id) & (rows["reason"] == "")]
         if found.empty:
             raise ArchiveError(f"{self.location}: '{model}' did not embed '{structure_id}'")
         row = found.iloc[0]
         unit = self.unit(model, row["set"])
-        group = store.group(unit, name)
-        if "node_embedding" not in group:
+        array = unit.nodes(name)
+        if array is None:
             raise ArchiveError(
                 f"{self.location}: model '{model}', layer '{name}' is kept at structure level only"
             )
-        sizes = store.read(unit, "row_size", slice(int(row["unit_row"]) + 1))
+        sizes = unit.row_size(0, int(row["unit_row"]) + 1)
         low, high = int(sizes[:-1].sum()), int(sizes.sum())
         return xr.DataArray(
-            store.read(group, "node_embedding", slice(low, high)),
+            array.read(low, high).astype(np.float32, copy=False),
             dims=("node", "feature"),
             name=model,
-            attrs={"matemb": store.matemb(group), "structure": structure_id},
+            attrs={"matemb": unit.matemb(name), "structure": structure_id},
         )

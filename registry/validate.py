@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Validate an atlas folder in two tiers: structure always, values blockwise when asked.
 
-Structure: marker, tables, unit records, file hashes, group schemas, ids against the structures
-tables, dims against the cards. Values: every vector read once, in blocks, and reduced to one row a
-structure before pandera sees it, so that a fault names its row and memory stays small.
+Structure: index, tables, commit records, hashes of all files, group schemas, ids against the
+structures tables, and every file accounted for. Values: every vector read once, in blocks, and
+reduced to one row a structure before pandera sees it, so that a fault names its row and memory
+stays small.
 """
 
 from __future__ import annotations
@@ -12,44 +13,58 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 from pandera.errors import SchemaErrors
 
 from ..schemas.archive import (
     ATLAS_FILE,
-    CHUNK_ROWS,
-    FORMAT,
-    RECORDS,
+    LOCK,
+    MANIFEST,
+    PARQUET,
+    RUNS,
+    STAGING,
     STORE,
-    UnitRecord,
+    UNRELEASED,
     check_dataset,
-    check_format,
-    layer_schema,
-    record_path,
     unit_rows_schema,
     unit_schema,
 )
 from ..schemas.errors import ArchiveError
-from ..schemas.scores import SCORE_TABLES
+from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from ..schemas.structures import STRUCTURE_TABLE
-from . import store
+from .files import Files
 from .hub import sha256_of
-from .tables import MODELS, SETS, UNITS, read_structures_table
+from .index import model_entry, read_index, unit_names, unseal
+from .manifest import check_manifest
+from .tables import MODELS, SETS, read_structures_table
+from .unit import Unit, open_unit
+
+#: What may lie beside the data without being part of it.
+ASIDE = (STAGING, LOCK, RUNS, "report.html")
+#: What a release adds, accounted for by its manifest.
+RELEASE_FILES = (MANIFEST, "README.md", "croissant.json", "CITATION.cff")
 
 
 @dataclass
 class Validation:
-    """What was checked and what is wrong; empty ``faults`` means valid."""
+    """What was checked and what is wrong; empty ``faults`` means valid.
+
+    Attributes
+    ----------
+    notes : list of str
+        Leftovers of a build that was interrupted: no reader sees them, the next build clears them.
+    """
 
     units: int = 0
     files: int = 0
     rows: int = 0
     tables: int = 0
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -79,236 +94,321 @@ def validate(
     Raises
     ------
     ArchiveError
-        The folder is no atlas at all.
+        The folder is no atlas at all, or one of another format.
     """
-    root = Path(path)
-    result = Validation()
-    _check_marker(root)
-    structures, learned = _check_tables(root, result, progress)
-    expected = _unit_index(root, result)
-    for folder in _unit_folders(root, result):
-        name = f"{folder.parent.name}/{folder.name}"
-        if progress:
-            progress(name)
-        record = _record(folder, root, result)
-        if record is None:
-            continue
-        expected.discard(name)
-        result.units += 1
-        before = len(result.faults)
-        _check_files(root, folder, record, result)
-        if len(result.faults) > before:
-            continue  # damaged files are not worth opening
+    return _Check(Path(path), deep, progress or (lambda name: None)).run()
+
+
+class _Check:
+    def __init__(self, root: Path, deep: bool, progress: Callable[[str], None]) -> None:
+        self.root, self.deep, self.progress = root, deep, progress
+        self.result = Validation()
+        self.files = Files(str(root))
+        self.accounted: set[str] = {ATLAS_FILE}
+
+    def run(self) -> Validation:
         try:
-            _check_unit(folder, record, structures, learned, result, deep=deep)
+            index = read_index(self.files)
         except ArchiveError as error:
-            result.faults.append(str(error))
+            if "altered" not in str(error) and "not JSON" not in str(error):
+                raise
+            self.fault(str(error))
+            index = {"models": {}, "files": {}, "version": UNRELEASED, "damaged": True}
+        structures, learned = self.tables(index)
+        found = unit_names(self.root)
+        for model, set_id in found:
+            self.progress(f"{model}/{set_id}")
+            self.unit(model, set_id, structures, learned)
+        if "damaged" not in index:
+            self.models(index, found)
+        if index["version"] != UNRELEASED:
+            self.accounted |= set(RELEASE_FILES)
+            for fault in check_manifest(self.root):
+                if fault not in self.result.faults:
+                    self.fault(fault)
+        self.strangers(index)
+        return self.result
+
+    def fault(self, text: str) -> None:
+        self.result.faults.append(text)
+
+    def tables(self, index: dict[str, Any]) -> tuple[dict[str, list[str]], set[str]]:
+        """Every table against its hash and schema; returns ids by set, learned models."""
+        ids: dict[str, list[str]] = {}
+        learned: set[str] = set()
+        listed = dict(index["files"])
+        for path in sorted(self.root.glob("structures/*.parquet")):
+            listed.setdefault(path.relative_to(self.root).as_posix(), None)
+        for name in (MODELS, SETS):
+            listed.setdefault(name, None)
+        for name, declared in sorted(listed.items()):
+            self.progress(name)
+            self.accounted.add(name)
+            table = self.table(name, declared, indexed="damaged" not in index)
+            if table is None:
+                continue
+            if name.startswith("structures/"):
+                set_id = Path(name).stem
+                self.schema(table, STRUCTURE_TABLE, name)
+                if "set" in table and set(table["set"]) - {set_id}:
+                    self.fault(f"{name}: column 'set' names another set; rename the file back")
+                ids[set_id] = list(table["id"]) if "id" in table else []
+            elif name == MODELS and "learned" in table:
+                learned = set(table.loc[table["learned"].astype(bool), "id"])
+        self.scores()
+        return ids, learned
+
+    def scores(self) -> None:
+        """Score tables against the analysis's own record."""
+        if not (self.root / "scores").is_dir():
+            return
+        try:
+            data = (self.root / ANALYSIS).read_bytes()
+            record = unseal(data, where=ANALYSIS)
+            listed = dict(record["tables"])
+        except FileNotFoundError:
+            listed = {}
+            for path in sorted((self.root / "scores").glob("*.parquet")):
+                self.result.notes.append(
+                    f"scores/{path.name}: no {ANALYSIS} vouches for it; run matteratlas analyze"
+                )
+                self.accounted.add(f"scores/{path.name}")
+        except (ArchiveError, KeyError) as error:
+            self.fault(f"{error}; run matteratlas analyze again")
+            listed = {}
+        self.accounted.add(ANALYSIS)
+        for name, declared in sorted(listed.items()):
+            self.progress(name)
+            self.accounted.add(name)
+            table = self.table(name, declared, indexed=True)
+            if table is not None and name in SCORE_TABLES:
+                self.schema(table, SCORE_TABLES[name], name)
+
+    def table(
+        self, name: str, declared: dict[str, Any] | None, *, indexed: bool
+    ) -> pd.DataFrame | None:
+        """A table, hashed first; None when it is not there or not readable."""
+        verb = "analyze" if name.startswith("scores/") else "build"
+        if declared is None and indexed and name.startswith("structures/"):
+            self.result.notes.append(f"{name}: not indexed yet; run matteratlas build again")
+        if declared is not None and not self.file(name, declared, f"run matteratlas {verb} again"):
+            return None
+        try:
+            read = read_structures_table if name.startswith("structures/") else pd.read_parquet
+            table = read(self.root / name)
+        except FileNotFoundError:
+            self.fault(f"{name}: missing; run matteratlas {verb} again")
+        except Exception as error:
+            text = " ".join(str(error).split())[:160]
+            self.fault(f"{name}: unreadable ({text}); run matteratlas {verb} again")
+        else:
+            self.result.tables += 1
+            return table
+        return None
+
+    def file(self, name: str, declared: dict[str, Any], mend: str) -> bool:
+        """Whether a file is there with the size and hash declared."""
+        path = self.root / name
+        self.result.files += 1
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            self.fault(f"{name}: leaves the atlas; the record that lists it is not to be trusted")
+        elif path.is_symlink():
+            self.fault(f"{name}: a link, not a file; {mend}")
+        elif not path.is_file():
+            self.fault(f"{name}: missing; {mend}")
+        elif path.stat().st_size != declared["bytes"]:
+            self.fault(f"{name}: {path.stat().st_size} bytes, {declared['bytes']} declared; {mend}")
+        elif sha256_of(path) != declared["sha256"]:
+            self.fault(f"{name}: sha256 differs from the declared one; {mend}")
+        else:
+            return True
+        return False
+
+    def schema(self, table: pd.DataFrame, schema: Any, name: str) -> None:
+        try:
+            schema.validate(table, lazy=True)
+        except SchemaErrors as error:
+            cases = error.failure_cases.drop_duplicates(["check", "index"])
+            for case in cases.head(5).itertuples():
+                row = "" if pd.isna(case.index) else f", row {case.index}"
+                if case.schema_context == "DataFrameSchema" and row:  # a fault of the whole row
+                    self.fault(f"{name}{row}: {case.check}")
+                    continue
+                self.fault(
+                    f"{name}{row}: column '{case.column}' fails {case.check} "
+                    f"(value {str(case.failure_case)[:60]!r})"
+                )
+
+    def unit(
+        self, model: str, set_id: str, structures: dict[str, list[str]], learned: set[str]
+    ) -> None:
+        """One unit: its record, every file of it, its schema and, if asked, its values."""
+        name = f"{STORE}/{model}/{set_id}"
+        self.accounted.add(f"{name}/zarr.json")
+        try:
+            unit = open_unit(self.files, model, set_id)
+        except ArchiveError as error:
+            # Its files are its own whatever is wrong with its metadata; name those that differ.
+            self.fault(str(error).removeprefix(f"{self.root}/"))
+            self.adopt(model, set_id)
+            return
+        record = unit.record
+        self.accounted |= {f.path for f in record.files}
+        if (record.model, record.structure_set) != (model, set_id):
+            self.fault(
+                f"{name}: holds the unit '{record.model}/{record.structure_set}'; rename it back"
+            )
+            self.adopt(model, set_id)
+            return
+        self.result.units += 1
+        mend = f"run matteratlas build again for {model} on {set_id}"
+        sound = [self.file(f.path, f.model_dump(), mend) for f in record.files]
+        if not all(sound):
+            return  # damaged files are not worth opening
+        try:
+            self.contents(unit, name, structures, learned)
+        except ArchiveError as error:
+            self.fault(str(error).removeprefix(f"{self.root}/"))
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            result.faults.append(f"{STORE}/{name}: unreadable ({text}); rebuild the unit")
-    result.faults += [
-        f"{STORE}/{name}: listed in {UNITS} but absent; run matteratlas build again"
-        for name in sorted(expected)
-    ]
-    return result
+            self.fault(f"{name}: unreadable ({text}); {mend}")
 
+    def adopt(self, model: str, set_id: str) -> None:
+        """Take all files of a unit that cannot be opened for its own."""
+        folder = self.root / STORE / model / set_id
+        for path in folder.rglob("*"):
+            self.accounted.add(path.relative_to(self.root).as_posix())
+        self.accounted.add(f"{PARQUET}/{model}/{set_id}.parquet")
 
-def _check_marker(root: Path) -> None:
-    marker = root / ATLAS_FILE
-    if not marker.exists():
-        raise ArchiveError(
-            f"{root}: no {ATLAS_FILE} there; give the folder that 'matteratlas build' made"
-        )
-    try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ArchiveError(f"{marker}: format is '{content['format']}', not '{FORMAT}'")
-        check_format(str(content["format_version"]), where=str(marker))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(f"{marker}: damaged ({error}); restore the file") from error
+    def contents(
+        self, unit: Unit, name: str, structures: dict[str, list[str]], learned: set[str]
+    ) -> None:
+        record = unit.record
+        dataset = xr.open_zarr(self.root / name, consolidated=False, zarr_format=3)
+        nodes = {
+            layer: int(unit.row_size().sum())
+            for layer in record.layers
+            if unit.nodes(layer) is not None
+        }
+        check_dataset(dataset, unit_schema(record, nodes=nodes), where=name)
+        ids, reasons = unit.ids(), unit.reasons()
+        known = structures.get(record.structure_set)
+        if known is None:
+            self.fault(f"{name}: set '{record.structure_set}' has no structures table")
+        elif not set(ids) <= set(known):
+            strange = sorted(set(ids) - set(known))[0]
+            self.fault(f"{name}: row '{strange}' is not in the structures table; rebuild it")
+        embedded = int((reasons == "").sum())
+        if embedded != record.embedded:
+            self.fault(
+                f"{name}: {embedded} rows embedded, its record says {record.embedded}; rebuild it"
+            )
+        if self.deep:
+            schema = unit_rows_schema(learned=record.model in learned)
+            for layer in record.layers:
+                self.schema(_summarise(unit, layer, ids, reasons), schema, f"{name}/{layer}")
+        self.result.rows += record.rows
 
+    def models(self, index: dict[str, Any], found: list[tuple[str, str]]) -> None:
+        """The index against the units on disk, and each model's consolidated metadata."""
+        listed = {(m, s) for m, e in index["models"].items() for s in e["units"]}
+        for model, set_id in sorted(listed - set(found)):
+            self.fault(
+                f"{STORE}/{model}/{set_id}: listed in {ATLAS_FILE} but absent; "
+                "run matteratlas build again"
+            )
+        for model, set_id in sorted(set(found) - listed):
+            self.result.notes.append(
+                f"{STORE}/{model}/{set_id}: complete but not indexed yet; "
+                "run matteratlas build again"
+            )
+        for model, entry in index["models"].items():
+            name = f"{STORE}/{model}/zarr.json"
+            path = self.root / name
+            self.accounted.add(name)
+            mine = {s for m, s in found if m == model}
+            if not path.is_file():
+                self.fault(f"{name}: missing; run matteratlas build again")
+            elif sha256_of(path) == entry["metadata_sha256"]:
+                self.metadata(model, entry, mine)
+            elif mine == set(entry["units"]):
+                self.fault(f"{name}: sha256 differs from the declared one; run matteratlas build")
+        for model in {m for m, _ in found} - set(index["models"]):
+            self.accounted.add(f"{STORE}/{model}/zarr.json")
 
-def _read(root: Path, name: str, result: Validation) -> pd.DataFrame | None:
-    try:
-        if name.startswith("structures/"):
-            return read_structures_table(root / name)
-        return pd.read_parquet(root / name)
-    except FileNotFoundError:
-        result.faults.append(f"{name}: missing; run matteratlas build again")
-    except Exception as error:
-        text = " ".join(str(error).split())[:160]
-        result.faults.append(f"{name}: unreadable ({text}); run matteratlas build again")
-    return None
+    def metadata(self, model: str, entry: dict[str, Any], sets: set[str]) -> None:
+        """Consolidated metadata say what each unit's own metadata say."""
+        name = f"{STORE}/{model}/zarr.json"
+        document = json.loads((self.root / name).read_text(encoding="utf-8"))
+        for key, held in document["consolidated_metadata"]["metadata"].items():
+            path = self.root / STORE / model / key / "zarr.json"
+            if key.partition("/")[0] not in sets:
+                continue  # a unit being replaced: told above
+            if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != held:
+                self.fault(
+                    f"{STORE}/{model}/{key}/zarr.json: not what {name} says; "
+                    "run matteratlas build again"
+                )
+        if set(entry["units"]) == sets:
+            try:
+                current = model_entry(self.root, model)
+            except ArchiveError:
+                return  # told with the unit
+            if current != entry:
+                self.fault(f"{ATLAS_FILE}: model '{model}' is not what {name} says; run build")
 
-
-def _check_tables(
-    root: Path, result: Validation, progress: Callable[[str], None] | None
-) -> tuple[dict[str, list[str]], set[str]]:
-    """Structures and score tables against their schemas; returns ids by set, learned models."""
-    ids: dict[str, list[str]] = {}
-    learned: set[str] = set()
-    for path in sorted((root / "structures").glob("*.parquet")):
-        if progress:
-            progress(f"structures/{path.name}")
-        table = _read(root, f"structures/{path.name}", result)
-        if table is None:
-            continue
-        result.tables += 1
-        _check_schema(table, STRUCTURE_TABLE, f"structures/{path.name}", result)
-        if "id" in table and set(table.get("set", [path.stem])) != {path.stem}:
-            result.faults.append(f"structures/{path.name}: column 'set' names another set")
-        ids[path.stem] = list(table["id"]) if "id" in table else []
-    for name in (MODELS, SETS):
-        table = _read(root, name, result)
-        result.tables += table is not None
-        if name == MODELS and table is not None:
-            learned = set(table.loc[table["learned"], "id"])
-    for name, schema in SCORE_TABLES.items():
-        if (root / name).exists() and (table := _read(root, name, result)) is not None:
-            result.tables += 1
-            _check_schema(table, schema, name, result)
-    return ids, learned
-
-
-def _check_schema(table: pd.DataFrame, schema: object, name: str, result: Validation) -> None:
-    try:
-        schema.validate(table, lazy=True)  # type: ignore[attr-defined]
-    except SchemaErrors as error:
-        cases = error.failure_cases.drop_duplicates(["check", "index"])
-        for case in cases.head(5).itertuples():
-            row = "" if pd.isna(case.index) else f", row {case.index}"
-            if case.schema_context == "DataFrameSchema" and row:  # a fault of the whole row
-                result.faults.append(f"{name}{row}: {case.check}")
+    def strangers(self, index: dict[str, Any]) -> None:
+        """Every file that nothing vouches for."""
+        for path in _walk(self.root):
+            name = path.relative_to(self.root).as_posix()
+            if name in self.accounted or name.split("/")[0] in ASIDE:
                 continue
-            result.faults.append(
-                f"{name}{row}: column '{case.column}' fails {case.check} "
-                f"(value {str(case.failure_case)[:60]!r})"
+            if path.name.startswith(".") and path.name.endswith(".part"):
+                self.result.notes.append(f"{name}: left by an interrupted write; remove it")
+            elif self.leftover(name):
+                self.result.notes.append(f"{name}: left by an interrupted build; build again")
+            elif index["version"] == UNRELEASED or not any(
+                f.startswith(f"{name}:") for f in self.result.faults
+            ):
+                self.fault(f"{name}: foreign file, nothing vouches for it; remove it")
+
+    def leftover(self, name: str) -> bool:
+        """Whether a killed commit leaves such a file: a twin without unit, a group without units."""
+        parts = name.split("/")
+        if len(parts) == 3 and parts[0] == PARQUET and name.endswith(".parquet"):
+            return (
+                not (self.root / STORE / parts[1] / Path(parts[2]).stem).exists()
+                and (self.root / "structures" / parts[2]).exists()
             )
+        return len(parts) == 3 and parts[0] == STORE and parts[2] == "zarr.json"
 
 
-def _unit_index(root: Path, result: Validation) -> set[str]:
-    table = _read(root, UNITS, result)
-    if table is None:
-        return set()
-    result.tables += 1
-    return {f"{m}/{s}" for m, s in zip(table["model"], table["set"], strict=True)}
+def _walk(root: Path) -> Iterator[Path]:
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        else:
+            yield path
 
 
-def _unit_folders(root: Path, result: Validation) -> Iterator[Path]:
-    """Folders of every unit; a record without its folder is a fault."""
-    for model in sorted(p for p in (root / STORE).glob("*") if p.is_dir()):
-        yield from sorted(p for p in model.iterdir() if p.is_dir())
-    for path in sorted((root / RECORDS).glob("*/*.json")):
-        if not (root / STORE / path.parent.name / path.stem).is_dir():
-            name = path.relative_to(root).as_posix()
-            result.faults.append(f"{name}: its unit is missing; run matteratlas build again")
-
-
-def _record(folder: Path, root: Path, result: Validation) -> UnitRecord | None:
-    name = folder.relative_to(root)
-    path = record_path(root, folder.parent.name, folder.name)
-    where = path.relative_to(root).as_posix()
-    if not path.exists():
-        result.faults.append(f"{name}: no {where}; the unit is incomplete: build it again")
-        return None
-    try:
-        record = UnitRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        result.faults.append(f"{where}: damaged ({str(error).splitlines()[0]})")
-        return None
-    check_format(record.format_version, where=str(path))
-    if (record.model, record.structure_set) != (folder.parent.name, folder.name):
-        result.faults.append(
-            f"{name}: folder holds the unit '{record.model}/{record.structure_set}'; rename it back"
-        )
-        return None
-    return record
-
-
-def _check_files(root: Path, folder: Path, record: UnitRecord, result: Validation) -> None:
-    """Every declared file present with its size and hash, and no file undeclared."""
-    declared = {f.path for f in record.files}
-    for file in record.files:
-        path = root / file.path
-        if ".." in Path(file.path).parts or Path(file.path).is_absolute():
-            result.faults.append(f"{file.path}: leaves the atlas; its record is not to be trusted")
-            continue
-        result.files += 1
-        if not path.is_file():
-            result.faults.append(f"{file.path}: missing; build the unit again")
-        elif path.stat().st_size != file.bytes:
-            result.faults.append(
-                f"{file.path}: {path.stat().st_size} bytes, {file.bytes} declared; "
-                "build the unit again"
-            )
-        elif sha256_of(path) != file.sha256:
-            result.faults.append(f"{file.path}: sha256 differs from the declared; build it again")
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(root).as_posix()
-        if name not in declared:
-            result.faults.append(f"{name}: not in the unit's record; remove the foreign file")
-
-
-def _check_unit(
-    folder: Path,
-    record: UnitRecord,
-    structures: dict[str, list[str]],
-    learned: set[str],
-    result: Validation,
-    *,
-    deep: bool,
-) -> None:
-    name = f"{STORE}/{record.model}/{record.structure_set}"
-    group = zarr.open_group(folder, mode="r")
-    unit = xr.open_zarr(folder, consolidated=False, zarr_format=3)
-    check_dataset(unit, unit_schema(rows=record.rows), where=name)
-    ids = store.read(group, "structure_id")
-    reasons = store.read(group, "reason")
-    sizes = store.read(group, "row_size")
-    known = structures.get(record.structure_set)
-    if known is None:
-        result.faults.append(f"{name}: set '{record.structure_set}' has no structures table")
-    elif not set(ids) <= set(known):
-        strange = sorted(set(ids) - set(known))[0]
-        result.faults.append(f"{name}: row '{strange}' is not in the structures table; rebuild it")
-    embedded = int((reasons == "").sum())
-    if embedded != record.embedded:
-        result.faults.append(
-            f"{name}: {embedded} rows embedded, its record says {record.embedded}; rebuild it"
-        )
-    row_schema = unit_rows_schema(learned=record.model in learned)
-    for layer, dim in record.layers.items():
-        nodes = int(sizes.sum()) if "node_embedding" in store.group(group, layer) else None
-        data = xr.open_zarr(folder / layer, consolidated=False, zarr_format=3)
-        check_dataset(
-            data, layer_schema(rows=record.rows, dim=dim, nodes=nodes), where=f"{name}/{layer}"
-        )
-        if deep:
-            rows = _summarise(store.group(group, layer), ids, reasons, sizes)
-            _check_schema(rows, row_schema, f"{name}/{layer}", result)
-    result.rows += record.rows
-
-
-def _summarise(
-    layer: zarr.Group, ids: np.ndarray, reasons: np.ndarray, sizes: np.ndarray
-) -> pd.DataFrame:
+def _summarise(unit: Unit, layer: str, ids: np.ndarray, reasons: np.ndarray) -> pd.DataFrame:
     """One row a structure from one pass over the vectors, block by block."""
     n = len(ids)
     finite, norm, present = np.zeros(n, bool), np.full(n, np.nan), np.zeros(n, bool)
-    for start in range(0, n, CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        block = store.read(layer, "embedding", part).astype(np.float64)
+    vectors = unit.vectors(layer)
+    for start in range(0, n, vectors.chunk_rows):
+        block = vectors.read(start, min(start + vectors.chunk_rows, n)).astype(np.float64)
         rows = slice(start, start + len(block))
         finite[rows] = np.isfinite(block).all(axis=1)
         present[rows] = ~np.isnan(block).all(axis=1)
         norm[rows] = np.linalg.norm(block, axis=1)
     nodes_finite = np.ones(n, bool)
-    if "node_embedding" in layer:
-        owner = np.repeat(np.arange(n), sizes)
-        for start in range(0, len(owner), CHUNK_ROWS):
-            block = store.read(layer, "node_embedding", slice(start, start + CHUNK_ROWS))
+    nodes = unit.nodes(layer)
+    if nodes is not None:
+        owner = np.repeat(np.arange(n), unit.row_size())
+        for rows, block in nodes.blocks():
             bad = ~np.isfinite(block).all(axis=1)
-            nodes_finite[owner[start : start + len(block)][bad]] = False
+            nodes_finite[owner[rows][bad]] = False
     return pd.DataFrame(
         {
             "structure_id": ids.astype(object),

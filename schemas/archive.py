@@ -2,14 +2,14 @@
 """The archive format: names, versions, and what a unit must look like.
 
 A *unit* is everything one model says of one structure set: a Zarr group
-``embeddings.zarr/<model>/<set>``, its Parquet twin ``parquet/<model>/<set>.parquet`` and its commit
-record ``units/<model>/<set>.json``. The record is written last; data without it do not exist for
-readers.
+``embeddings.zarr/<model>/<set>`` and its Parquet twin ``parquet/<model>/<set>.parquet``. The group's
+``matemb`` attribute is the unit's commit record; the group is moved into place last and whole, so a
+unit is there complete or not at all.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any, Literal
 
 import numpy as np
@@ -23,16 +23,34 @@ from .cards import Level
 from .errors import ArchiveError
 
 FORMAT = "matteratlas"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "2.0"
 
 ATLAS_FILE = "atlas.json"
 STORE = "embeddings.zarr"
 PARQUET = "parquet"
-RECORDS = "units"
+MANIFEST = "manifest.parquet"
+STAGING = ".staging"
+LOCK = ".lock"
+RUNS = "runs"
 
-#: Rows a chunk and a shard hold; writers fill whole shards.
-CHUNK_ROWS = 4096
-SHARD_ROWS = 65536
+#: ``version`` of an archive that is still being built.
+UNRELEASED = "unreleased"
+
+#: Chunks of matrices: whole rows, a power of two of them between these bounds, about these bytes.
+CHUNK_ROWS = (1024, 4096)
+CHUNK_BYTES = 4 * 2**20
+#: Raw bytes a shard of a matrix holds at most, in whole chunks.
+SHARD_BYTES = 128 * 2**20
+#: Rows a chunk and a shard of the one-dimensional columns hold.
+COLUMN_CHUNK_ROWS = 16384
+COLUMN_SHARD_ROWS = 2**20
+
+#: One-dimensional columns of a unit; no layer may take their names.
+COLUMNS: tuple[str, ...] = ("structure_id", "reason", "energy", "row_size")
+
+#: Array attribute: base64 of little-endian uint32, one string a shard: the CRC-32C of its index,
+#: then of each of its chunks. A reader knows by them that bytes belong where it found them.
+CHECKSUMS = "shard_crc32c"
 
 #: Leading words a missing reason may have.
 REASONS: tuple[str, ...] = (
@@ -46,8 +64,61 @@ REASONS: tuple[str, ...] = (
 )
 
 
+def nodes_name(layer: str) -> str:
+    """Name of the array of atom, residue or token vectors beside ``layer``."""
+    return f"{layer}.nodes"
+
+
+def chunk_rows(dim: int, rows: int) -> int:
+    """Rows a chunk of a matrix of this width (float32) holds."""
+    least, most = CHUNK_ROWS
+    fitting = 1 << max(0, (CHUNK_BYTES // (4 * max(1, dim))).bit_length() - 1)
+    return max(1, min(max(least, min(most, fitting)), rows))
+
+
+def shard_rows(dim: int, rows: int) -> int:
+    """Rows a shard holds: whole chunks, at most :data:`SHARD_BYTES` unless one chunk is more."""
+    chunk = chunk_rows(dim, rows)
+    fitting = max(1, SHARD_BYTES // (4 * max(1, dim) * chunk))
+    return chunk * min(fitting, max(1, -(-rows // chunk)))
+
+
+class Precision(BaseModel):
+    """How a release stores its vectors; in memory they are float32."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_type: Literal["float32", "float16"] = "float32"
+    quantization: Literal["bitround"] | None = None
+    quantization_nsb: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Precision:
+        """``float32``, ``float16`` or ``bitround-N`` (N of float32's 23 mantissa bits are kept).
+
+        Raises
+        ------
+        ArchiveError
+            Any other text.
+        """
+        if text in ("float32", "float16"):
+            return cls(data_type=text)  # type: ignore[arg-type]
+        found = re.fullmatch(r"bitround-(\d+)", text)
+        if found and 1 <= int(found[1]) <= 22:
+            return cls(quantization="bitround", quantization_nsb=int(found[1]))
+        raise ArchiveError(
+            f"precision '{text}': give float32, float16 or bitround-N with N from 1 to 22"
+        )
+
+    def __str__(self) -> str:
+        return f"bitround-{self.quantization_nsb}" if self.quantization else self.data_type
+
+
 class MatEmb(BaseModel):
-    """The ``matemb`` attribute of a layer group: how to read its numbers."""
+    """The ``matemb`` attribute of a layer's arrays: how to read their numbers.
+
+    ``quantization`` and ``quantization_nsb`` (significant bits) follow CF 1.12, section 8.4.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,8 +131,9 @@ class MatEmb(BaseModel):
     irreps: str | None
     pooling: str
     where: str
-    data_type: Literal["float32"]
-    quantization: None
+    data_type: Literal["float32", "float16"]
+    quantization: Literal["bitround"] | None
+    quantization_nsb: int | None
     checkpoint_sha256: str | None
     structure_set: str
     structure_set_version: str
@@ -69,7 +141,7 @@ class MatEmb(BaseModel):
 
 
 class FileRecord(BaseModel):
-    """One file of a unit, path relative to the atlas root."""
+    """One file, path relative to the atlas root."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,31 +151,46 @@ class FileRecord(BaseModel):
 
 
 class UnitRecord(BaseModel):
-    """``units/<model>/<set>.json``: the commit record of a unit."""
+    """The ``matemb`` attribute of a unit's group: its commit record.
+
+    Attributes
+    ----------
+    reasons :
+        Distinct missing reasons ("" is embedded); array ``reason`` holds indices into it and is
+        left out when all rows share the only one.
+    content :
+        SHA-256 of each column's values in row order, whatever the chunks; keys are array names.
+    content_sha256 :
+        SHA-256 of ``content``: equal units hold equal values.
+    files :
+        Every file of the unit but the group's own ``zarr.json``.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     format_version: str
     model: str
+    model_version: str
     structure_set: str
     structure_set_version: str
+    build_version: str
     fingerprint: str
     model_fingerprint: str
+    precision: Precision
     rows: int
     embedded: int
     missing: dict[str, int]
+    reasons: list[str]
     layers: dict[str, int]
+    default_layer: str
+    energy: dict[str, Any] | None
+    content: dict[str, str]
     content_sha256: str
     files: list[FileRecord]
 
 
-def record_path(root: Path, model: str, set_id: str) -> Path:
-    """Where a unit's commit record lives."""
-    return root / RECORDS / model / f"{set_id}.json"
-
-
 def check_format(version: str, *, where: str) -> None:
-    """Refuse an archive whose format major is newer than this reader's.
+    """Refuse an archive whose format major is not this reader's.
 
     Raises
     ------
@@ -114,10 +201,16 @@ def check_format(version: str, *, where: str) -> None:
         major = int(version.split(".")[0])
     except ValueError as error:
         raise ArchiveError(f"{where}: format version '{version}' is not a number") from error
-    if major > int(FORMAT_VERSION.split(".")[0]):
+    own = int(FORMAT_VERSION.split(".")[0])
+    if major > own:
         raise ArchiveError(
             f"{where}: format version {version} is newer than this reader's {FORMAT_VERSION}; "
             "run: pip install --upgrade matteratlas"
+        )
+    if major < own:
+        raise ArchiveError(
+            f"{where}: format version {version} was never released and is no longer read; "
+            "build the atlas again"
         )
 
 
@@ -169,34 +262,34 @@ def unit_rows_schema(*, learned: bool) -> pa.DataFrameSchema:
     )
 
 
-def layer_schema(*, rows: int, dim: int, nodes: int | None) -> pax.DatasetSchema:
-    """Schema of a layer group: dims, dtypes and sizes, checked without reading values."""
+def unit_schema(record: UnitRecord, *, nodes: dict[str, int]) -> pax.DatasetSchema:
+    """Schema of a unit group: dims, dtypes and sizes of every array, values unread.
+
+    Parameters
+    ----------
+    record :
+        The unit's commit record.
+    nodes :
+        Node rows of each layer that keeps them.
+    """
+    rows = {"structure": record.rows}
     variables: dict[str, Any] = {
-        "embedding": pax.DataVar(
-            dtype=np.float32,
-            dims=("structure", "feature"),
-            sizes={"structure": rows, "feature": dim},
-        )
+        "structure_id": pax.DataVar(dims=("structure",), sizes=rows),
+        "reason": pax.DataVar(dtype=np.uint16, dims=("structure",), sizes=rows, required=False),
+        "energy": pax.DataVar(dtype=np.float64, dims=("structure",), sizes=rows, required=False),
+        "row_size": pax.DataVar(dtype=np.int64, dims=("structure",), sizes=rows, required=False),
     }
-    if nodes is not None:
-        variables["node_embedding"] = pax.DataVar(
-            dtype=np.float32, dims=("node", "feature"), sizes={"node": nodes, "feature": dim}
+    kind = np.dtype(record.precision.data_type)
+    for layer, dim in record.layers.items() if record.embedded else ():
+        feature = f"{layer}_feature"
+        variables[layer] = pax.DataVar(
+            dtype=kind, dims=("structure", feature), sizes={**rows, feature: dim}
         )
-    return pax.DatasetSchema(data_vars=variables, name="layer")
-
-
-def unit_schema(*, rows: int) -> pax.DatasetSchema:
-    """Schema of a unit group: ids, reasons, energies and ragged row sizes."""
-    along: dict[str, Any] = {"dims": ("structure",), "sizes": {"structure": rows}}
-    return pax.DatasetSchema(
-        data_vars={
-            "structure_id": pax.DataVar(**along),
-            "reason": pax.DataVar(**along),
-            "energy": pax.DataVar(dtype=np.float64, **along),
-            "row_size": pax.DataVar(dtype=np.int64, **along),
-        },
-        name="unit",
-    )
+        if layer in nodes:
+            variables[nodes_name(layer)] = pax.DataVar(
+                dtype=kind, dims=("node", feature), sizes={"node": nodes[layer], feature: dim}
+            )
+    return pax.DatasetSchema(data_vars=variables, name="unit")
 
 
 def check_dataset(dataset: xr.Dataset, schema: pax.DatasetSchema, *, where: str) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import pandera.pandas as pa
 
+#: The record of the last analysis, written last.
+ANALYSIS = "scores/analysis.json"
+
 #: Columns shared by every score: which rows, which spaces, which estimator.
 _PROVENANCE = {
     "release": pa.Column(str),

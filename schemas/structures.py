@@ -247,7 +247,6 @@ STRUCTURE_TABLE = pa.DataFrameSchema(
         "positions": pa.Column(object, pa.Check(_is_list_like, element_wise=False), nullable=True),
         "cell": pa.Column(object, pa.Check(_is_list_like, element_wise=False), nullable=True),
         "backbone": pa.Column(object, pa.Check(_is_list_like, element_wise=False), nullable=True),
-        "linked": pa.Column(object, nullable=True),
         "source": pa.Column(str),
         "licence": pa.Column(object, nullable=True),
         "label_.*": pa.Column(None, nullable=True, required=False, regex=True),

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 import pandas as pd
 
 from ...registry.archive import Atlas
+from ...registry.index import read_runs
 from .data import MODALITIES, Model, Scores, listed, number, text
 
 _DOI = re.compile(r"^10\.\d{4,9}/[-._;()/:A-Za-z0-9]+$")
@@ -20,11 +20,8 @@ _ARXIV = re.compile(r"^\d{4}\.\d{4,5}(v\d+)?$")
 
 def costs(atlas: Atlas) -> dict[str, dict[str, Any]]:
     """What embedding cost, by model: milliseconds a structure and peak memory over its runs."""
-    fs, root = fsspec.url_to_fs(atlas.location)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(fs.glob(f"{root}/runs/*/*.json")):
-        run = json.loads(fs.cat_file(path))
-        found.setdefault(str(run["model"]), []).append(run)
+    known = {m: list(read_runs(atlas.files, m).values()) for m in atlas.index["models"]}
+    found = {m: runs for m, runs in known.items() if runs}
     return {
         model: {
             "ms": number(

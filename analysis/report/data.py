@@ -18,8 +18,9 @@ import pandas as pd
 import pyarrow
 
 from ...registry.archive import Atlas, open_atlas
+from ...registry.index import unseal
 from ...schemas.errors import ArchiveError
-from ...schemas.scores import SCORE_TABLES
+from ...schemas.scores import ANALYSIS, SCORE_TABLES
 from ..metrics.cards import CARDS
 
 SELECTIONS = "scores/selections.parquet"
@@ -27,7 +28,6 @@ PAIRS = "scores/pairs.parquet"
 MODELS = "scores/models.parquet"
 COVERAGE = "scores/coverage.parquet"
 GAPS = "scores/gaps.parquet"
-ANALYSIS = "scores/analysis.json"
 
 #: Selections of one kind of matter each, in page order, and the structures they are made of.
 MAIN: dict[str, str] = {"crystals": "crystal", "molecules": "molecule", "proteins": "protein"}
@@ -151,14 +151,7 @@ def read_scores(path: str) -> Scores:
         name: _table(path, name, _read(atlas, name, digests))
         for name in (SELECTIONS, PAIRS, MODELS, COVERAGE, GAPS)
     }
-    try:
-        analysis = json.loads(_read(atlas, ANALYSIS, digests))
-    except ValueError as error:
-        raise ArchiveError(
-            f"{path}/{ANALYSIS}: not JSON; run: matteratlas analyze {path}"
-        ) from error
-    if not isinstance(analysis, dict):
-        raise ArchiveError(f"{path}/{ANALYSIS}: not a mapping; run: matteratlas analyze {path}")
+    analysis = unseal(_read(atlas, ANALYSIS, digests), where=f"{path}/{ANALYSIS}")
     for name, entry in (analysis.get("tables") or {}).items():
         if name in digests and digests[name] != entry["sha256"]:
             raise ArchiveError(

@@ -164,27 +164,6 @@ def iter_structures(
         yield [_with_shapes(structure_from_row(cast(dict[str, Any], r)), card) for r in rows]
 
 
-def link_sets(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Fill ``linked``: rows whose id an earlier set holds name the first such set.
-
-    Earlier means in the catalogue's order (sets it does not know come last, in the order given).
-    Linked rows keep their place in their own set but are embedded once, with the first.
-    """
-    known = [s for s in catalog.SET_ORDER if s in tables]
-    order = known + [s for s in tables if s not in known]
-    first: dict[str, str] = {}
-    linked: dict[str, pd.DataFrame] = {}
-    for set_id in order:
-        table = tables[set_id].copy()
-        table["linked"] = pd.Series(
-            [first.get(i) for i in table["id"]], index=table.index, dtype=object
-        )
-        linked[set_id] = table
-        for i in table["id"]:
-            first.setdefault(i, set_id)
-    return {set_id: linked[set_id] for set_id in tables}
-
-
 def _with_shapes(structure: Structure, card: StructureSetCard | None) -> Structure:
     if not structure.labels:
         return structure
@@ -279,7 +258,6 @@ def _row(structure: Structure, card: StructureSetCard) -> dict[str, Any]:
     row["description"] = describe(structure)
     row["source"] = _source(structure, card)
     row["licence"] = card.licence
-    row["linked"] = None
     return row
 
 

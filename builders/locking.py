@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks that let several builders work on one archive: on the atlas, on a unit, on being alive.
+
+All are advisory file locks that the kernel drops when their process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..schemas.archive import LOCK, STAGING
+
+
+def root_lock(root: Path) -> FileLock:
+    """The atlas's lock: hold it while files move into place and while the index is written."""
+    return FileLock(root / LOCK)
+
+
+def unit_lock(root: Path, model_id: str, set_id: str) -> FileLock:
+    """A builder's claim on one unit: whoever holds it embeds it, others wait or go elsewhere."""
+    folder = root / STAGING / "claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{model_id}.{set_id}.lock")
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """A staging folder of one's own inside the atlas, gone afterwards.
+
+    What builders that died left behind is removed on the way in; when the last one leaves, the
+    staging folder goes too.
+    """
+    staging = root / STAGING
+    own = staging / f"builder-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    with root_lock(root):
+        _sweep(staging)
+        own.mkdir(parents=True)
+        alive = FileLock(own / "alive.lock")
+        alive.acquire()
+    try:
+        yield own
+    finally:
+        with root_lock(root):
+            alive.release()
+            shutil.rmtree(own, ignore_errors=True)
+            if not any(staging.glob("builder-*")):
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sweep(staging: Path) -> None:
+    """Remove the folders of builders that no longer live; hold the atlas's lock."""
+    for folder in staging.glob("builder-*"):
+        lock = FileLock(folder / "alive.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)

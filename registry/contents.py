@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of an opened atlas: units, cards, structures, scores; each checked as it is read."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..schemas.errors import ArchiveError
+from ..schemas.scores import ANALYSIS
+from ..schemas.structures import Structure, structure_from_row
+from .files import Files
+from .index import read_index, unseal
+from .tables import MODELS, SETS, link_sets
+
+#: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
+GEOMETRY = ("numbers", "positions", "cell", "pbc", "backbone")
+#: Tables up to this many bytes are read whole and checked by their hash; of larger ones only the
+#: columns asked for move, checked page by page.
+WHOLE_BYTES = 64 * 2**20
+
+
+class Contents:
+    """What an atlas holds, as pandas tables.
+
+    Attributes
+    ----------
+    files : Files
+        Where the atlas is.
+    index : dict
+        Its checked ``atlas.json``.
+    version : str
+        Of the release; ``unreleased`` while it is being built.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.location = files.location
+        self.index = read_index(files)
+        self.version = str(self.index["version"])
+
+    def table(self, path: str, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Any Parquet table of the atlas by its path, e.g. ``scores/pairs.parquet``.
+
+        Raises
+        ------
+        ArchiveError
+            The atlas has no such table, or it is damaged.
+        """
+        frame = self._arrow(path, columns=columns).to_pandas()
+        return frame.astype({c: "Int64" for c in ("multiplicity",) if c in frame})
+
+    def _arrow(
+        self, path: str, *, columns: Sequence[str] | None = None, without: Sequence[str] = ()
+    ) -> pa.Table:
+        declared = self._declared(path)
+        try:
+            if declared is not None and declared["bytes"] <= WHOLE_BYTES:
+                data = self.files.read(path, sha256=declared["sha256"])
+                source: Any = io.BytesIO(data)
+            else:
+                source = self.files.open(path)
+        except (ArchiveError, FileNotFoundError) as error:
+            if declared is not None:
+                raise
+            verb = "analyze" if path.startswith("scores/") else "build"
+            hint = f"matteratlas {verb} {self.location}"
+            raise ArchiveError(f"{self.location}: no {path}; run: {hint}") from error
+        try:
+            with (
+                source,
+                pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as table,
+            ):
+                names = [n for n in table.schema_arrow.names if n not in without]
+                return table.read(columns=list(columns) if columns is not None else names)
+        except (OSError, pa.ArrowException) as error:
+            text = " ".join(str(error).split())[:160]
+            raise ArchiveError(
+                f"{self.location}/{path}: damaged ({text}); fetch or build it again"
+            ) from error
+
+    def _declared(self, path: str) -> dict[str, Any] | None:
+        """Size and hash that the index, or for scores the analysis's record, declares."""
+        listed = self._score_tables if path.startswith("scores/") else self.index["files"]
+        found = listed.get(path)
+        return dict(found) if found else None
+
+    @cached_property
+    def _score_tables(self) -> dict[str, Any]:
+        try:
+            data = self.files.read(ANALYSIS)
+        except ArchiveError:
+            return {}  # not analysed yet: there is no table to declare
+        where = f"{self.location}/{ANALYSIS}"
+        return dict(unseal(data, where=where)["tables"])
+
+    @cached_property
+    def units(self) -> pd.DataFrame:
+        """One row a complete (model, set), from the index."""
+        rows = [
+            {
+                "model": model,
+                "set": set_id,
+                "set_version": unit["set_version"],
+                "rows": unit["rows"],
+                "embedded": unit["embedded"],
+                "missing": json.dumps(unit["missing"], sort_keys=True),
+                "layers": json.dumps(entry["layers"], sort_keys=True),
+                "precision": unit["precision"],
+                "content_sha256": unit["content_sha256"],
+            }
+            for model, entry in self.index["models"].items()
+            for set_id, unit in entry["units"].items()
+        ]
+        names = ["model", "set", "set_version", "rows", "embedded", "missing", "layers"]
+        return pd.DataFrame(rows, columns=[*names, "precision", "content_sha256"])
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        """One row a model held."""
+        totals = self.units.groupby("model")[["rows", "embedded"]].sum()
+        return self.table(MODELS).merge(totals, left_on="id", right_index=True)
+
+    @cached_property
+    def sets(self) -> pd.DataFrame:
+        """One row a stratum of every set held."""
+        return self.table(SETS)
+
+    @cached_property
+    def structures(self) -> pd.DataFrame:
+        """One row a structure, coordinates left out.
+
+        ``linked`` names the earlier set that holds the same structure.
+        """
+        tables = link_sets({s: self._structures(s) for s in self.set_ids})
+        # Sets declare different labels: the union, NaN where a set has none.
+        frames = [t.dropna(axis=1, how="all") for t in tables.values()]
+        return pd.concat(frames, ignore_index=True).reindex(
+            columns=list(dict.fromkeys(c for t in tables.values() for c in t.columns))
+        )
+
+    @cached_property
+    def set_ids(self) -> list[str]:
+        """Ids of the structure sets held, in registry order."""
+        return list(dict.fromkeys(self.sets["id"]))
+
+    def _structures(self, set_id: str) -> pd.DataFrame:
+        frame = self._arrow(f"structures/{set_id}.parquet", without=GEOMETRY).to_pandas()
+        return frame.astype({"multiplicity": "Int64"})
+
+    def structure(self, structure_id: str) -> Structure:
+        """One structure with its coordinates.
+
+        Raises
+        ------
+        ArchiveError, StructureError
+            No such id, or a set whose coordinates may not be passed on.
+        """
+        for set_id in self.set_ids:
+            table = self._arrow(f"structures/{set_id}.parquet")
+            found = table.filter(pc.equal(table["id"], structure_id)).to_pandas()
+            if len(found):
+                return structure_from_row({str(k): v for k, v in found.iloc[0].items()})
+        raise ArchiveError(f"{self.location}: no structure '{structure_id}'; see Atlas.structures")
+
+    def select(
+        self, *, sets: Sequence[str] | None = None, where: str | None = None
+    ) -> pd.DataFrame:
+        """Rows of the structures table by set and pandas query.
+
+        Raises
+        ------
+        ArchiveError
+            Naming the query and what is wrong with it.
+        """
+        table = self.structures
+        if sets is not None:
+            table = table[table["set"].isin(list(sets))]
+        if where:
+            try:
+                table = table.query(where, engine="python")
+            except Exception as error:
+                raise ArchiveError(
+                    f"where={where!r}: {error}; columns are {', '.join(table.columns)}"
+                ) from error
+        return table

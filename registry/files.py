@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of an atlas by relative path, on a local disk or behind a URL, checked as they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from fsspec.implementations.local import LocalFileSystem
+
+from ..schemas.errors import ArchiveError
+from . import hub
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+
+class Files:
+    """Byte access to an atlas; picklable, so that Dask workers open it for themselves.
+
+    Parameters
+    ----------
+    location:
+        A folder, or a URL that :func:`matteratlas.registry.hub.filesystem` knows.
+    cache:
+        Keeps what is read from a URL whose content hash is known; None keeps nothing.
+    """
+
+    def __init__(self, location: str, *, cache: Cache | None = None) -> None:
+        self.location = str(location).rstrip("/")
+        self.cache = cache
+        self._open()
+
+    def _open(self) -> None:
+        if Path(self.location).is_dir():
+            self._fs, self._root = LocalFileSystem(), self.location
+        else:
+            self._fs, self._root = hub.filesystem(self.location)
+        self.local = Path(self._root) if "file" in _protocols(self._fs) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"location": self.location, "cache": self.cache}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.location, self.cache = state["location"], state["cache"]
+        self._open()
+
+    def read(
+        self,
+        path: str,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        sha256: str | None = None,
+    ) -> bytes:
+        """Bytes ``start`` to ``stop`` of a file, all by default.
+
+        Parameters
+        ----------
+        sha256:
+            Hash of the whole file as declared. A whole read is checked against it; ranges are
+            checked by their caller, and cached under it.
+
+        Raises
+        ------
+        ArchiveError
+            The file is absent, shorter than asked for, or not the declared one.
+        """
+        whole = start is None and stop is None
+        if self.local is not None:
+            data = self._read_local(self.local / path, start or 0, stop)
+        elif self.cache is not None and sha256 is not None:
+            key = sha256 if whole else f"{sha256}:{start}:{stop}"
+            data = self.cache.fetch(key, lambda: self._fetch(path, start, stop))
+        else:
+            data = self._fetch(path, start, stop)
+        if stop is not None and len(data) != stop - (start or 0):
+            raise ArchiveError(
+                f"{self.location}/{path}: ends before byte {stop}; the file is truncated, "
+                "fetch or build it again"
+            )
+        if whole and sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise ArchiveError(
+                f"{self.location}/{path}: sha256 differs from the declared one; "
+                "fetch or build it again"
+            )
+        return data
+
+    def _read_local(self, path: Path, start: int, stop: int | None) -> bytes:
+        try:
+            with path.open("rb") as handle:
+                handle.seek(start)
+                return handle.read() if stop is None else handle.read(stop - start)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArchiveError(f"{path}: missing; fetch or build it again") from error
+
+    def _fetch(self, path: str, start: int | None, stop: int | None) -> bytes:
+        try:
+            return hub.fetch(self._fs, f"{self._root}/{path}", start, stop)
+        except FileNotFoundError as error:
+            raise ArchiveError(
+                f"{self.location}/{path}: missing; fetch or build it again"
+            ) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether the file is there."""
+        return bool(self._fs.exists(f"{self._root}/{path}"))
+
+    def open(self, path: str) -> IO[bytes]:
+        """A seekable handle; FileNotFoundError when absent."""
+        return cast("IO[bytes]", self._fs.open(f"{self._root}/{path}", "rb"))
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read rows of one Zarr v3 array of an atlas, moving and trusting only what was checked.
+
+Zarr's own readers take an absent chunk for fill values and cannot tell a shard from its neighbour.
+Here every chunk must be present, pass its CRC-32C, and carry the CRC that the array's metadata
+declares for its place. Rows in adjoining chunks come in one request after that for the index.
+Arrays are as Zarr's ``sharding_indexed`` specification has them, index at the end; other readers
+(zarr-python, tensorstore) read the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc, zstd
+from numcodecs.vlen import VLenUTF8
+
+from ..schemas.archive import CHECKSUMS
+from ..schemas.errors import ArchiveError
+from .files import Files
+
+_ABSENT = np.uint64(2**64 - 1)
+_STRINGS = VLenUTF8()
+
+
+class ShardedArray:
+    """One array: ``shape``, ``dtype``, and rows by number. Lazy and picklable.
+
+    Parameters
+    ----------
+    files:
+        The atlas.
+    path:
+        Of the array, relative to the atlas.
+    metadata:
+        Its Zarr v3 metadata document.
+    declared:
+        (bytes, sha256) of each of its files by path.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        path: str,
+        metadata: dict[str, Any],
+        declared: dict[str, tuple[int, str]],
+    ) -> None:
+        self.files, self.path = files, path
+        try:
+            self.shape: tuple[int, ...] = tuple(int(n) for n in metadata["shape"])
+            text = metadata["data_type"]
+            self.dtype = np.dtype(object) if text == "string" else np.dtype(text)
+            (codec,) = metadata["codecs"]
+            settings = codec["configuration"]
+            self.shard_rows = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+            self.chunk_rows = int(settings["chunk_shape"][0])
+            self._codecs = [c["name"] for c in settings["codecs"]]
+            self.attributes: dict[str, Any] = dict(metadata["attributes"])
+            tags = self.attributes[CHECKSUMS]
+            if codec["name"] != "sharding_indexed" or settings["index_location"] != "end":
+                raise ValueError("not sharded as the format says")
+            if self._codecs[-1] != "crc32c" or len(self._codecs) != 3:
+                raise ValueError("chunks carry no checksum")
+            self._tags = [np.frombuffer(base64.b64decode(t), dtype="<u4") for t in tags]
+            self._declared = [declared[f"{path}/{self._key(s)}"] for s in range(self.shards)]
+            if len(tags) != self.shards or any(len(t) != 1 + self.slots for t in self._tags):
+                raise ValueError(f"{CHECKSUMS} does not fit the shape")
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ArchiveError(
+                f"{files.location}/{path}: its metadata is damaged or foreign "
+                f"({type(error).__name__}: {error}); build the unit again"
+            ) from error
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions, 1 or 2."""
+        return len(self.shape)
+
+    @property
+    def shards(self) -> int:
+        """Number of files."""
+        return -(-self.shape[0] // self.shard_rows)
+
+    @property
+    def slots(self) -> int:
+        """Chunks a shard holds."""
+        return self.shard_rows // self.chunk_rows
+
+    @cached_property
+    def _indices(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_indices"}
+
+    def _key(self, shard: int) -> str:
+        return "/".join(["c", str(shard), *(["0"] * (self.ndim - 1))])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Rows by slice, index or index array; columns as NumPy has them."""
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.shape[0])
+            if step < 1:
+                picked = self.take(np.arange(self.shape[0])[rows])
+            else:
+                picked = self.read(start, max(start, stop))[::step]
+        elif rows is Ellipsis:
+            picked = self.read()
+        else:
+            index = np.asarray(rows)
+            if index.dtype.kind == "b":
+                index = np.flatnonzero(index)
+            picked = self.take(np.atleast_1d(index))
+            picked = picked[0] if index.ndim == 0 else picked
+        if not rest:
+            return picked
+        return picked[tuple(rest) if np.ndim(rows) == 0 and not isinstance(rows, slice)
+                      else (slice(None), *rest)]  # fmt: skip
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Rows by number, in any order; each chunk is read once."""
+        rows = np.asarray(rows, dtype=np.int64)
+        rows = np.where(rows < 0, rows + self.shape[0], rows)
+        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.shape[0]:
+            raise IndexError(f"{self.path}: rows run from 0 to {self.shape[0] - 1}")
+        chunks = rows // self.chunk_rows
+        for chunk in np.unique(chunks):
+            wanted = chunks == chunk
+            first = int(chunk) * self.chunk_rows
+            block = self.read(first, min(first + self.chunk_rows, self.shape[0]))
+            out[wanted] = block[rows[wanted] - first]
+        return out
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows ``start`` to ``stop`` in the stored dtype (text as Python strings).
+
+        Raises
+        ------
+        ArchiveError
+            A shard or chunk is absent, damaged or not the one that belongs there.
+        """
+        stop = self.shape[0] if stop is None else min(stop, self.shape[0])
+        out = np.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype)
+        if stop <= start:
+            return out
+        shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
+        jobs = [(s, out, start, stop) for s in shards]
+        if len(jobs) == 1 or _threads() == 1:
+            for job in jobs:
+                self._read_shard(*job)
+        else:
+            with ThreadPoolExecutor(_threads()) as pool:
+                for _ in pool.map(lambda job: self._read_shard(*job), jobs):
+                    pass
+        return out
+
+    def _read_shard(self, shard: int, out: np.ndarray, start: int, stop: int) -> None:
+        """Decode the wanted chunks of one shard into ``out``, whose first row is ``start``."""
+        base = shard * self.shard_rows
+        used = min(self.shape[0] - base, self.shard_rows)
+        low, high = max(start - base, 0), min(stop - base, used)
+        slots = range(low // self.chunk_rows, -(-high // self.chunk_rows))
+        index, data, origin = self._chunks(shard, slots, whole=len(slots) * 2 > self.slots)
+        for slot in slots:
+            offset, length = (int(v) for v in index[slot])
+            body = memoryview(data)[offset - origin : offset - origin + length]
+            self._check(body, self._tags[shard][1 + slot], shard, f"chunk {slot}")
+            first = base + slot * self.chunk_rows
+            a, b = max(first, start), min(first + self.chunk_rows, stop)
+            target = out[a - start : b - start]
+            if len(target) == self.chunk_rows and self._codecs[:2] == ["bytes", "blosc"]:
+                self._guard(lambda body=body, target=target: blosc.decompress(body[:-4], target),
+                            shard)  # fmt: skip
+            else:
+                block = self._guard(lambda body=body: self._decode(body[:-4]), shard)
+                target[...] = block[a - first : b - first]
+
+    def _chunks(self, shard: int, slots: range, *, whole: bool) -> tuple[np.ndarray, bytes, int]:
+        """The shard's index, bytes that hold the slots, and the offset those bytes start at."""
+        size, sha256 = self._declared[shard]
+        path = f"{self.path}/{self._key(shard)}"
+        width = 16 * self.slots + 4
+        if whole:
+            # The CRCs below cover every byte used; hashing the file as well would cost more time.
+            data = self.files.read(path, 0, size, sha256=sha256)
+            return self._index(shard, data[size - width :]), data, 0
+        index = self._indices.get(shard)
+        if index is None:
+            index = self._index(shard, self.files.read(path, size - width, size, sha256=sha256))
+            self._indices[shard] = index
+        # Writers lay chunks in order without gaps: adjoining slots are one range.
+        offset, end = int(index[slots, 0].min()), int(index[slots].sum(axis=1).max())
+        return index, self.files.read(path, offset, end, sha256=sha256), offset
+
+    def _index(self, shard: int, data: bytes) -> np.ndarray:
+        self._check(memoryview(data), self._tags[shard][0], shard, "index")
+        index = np.frombuffer(data[:-4], dtype="<u8").reshape(-1, 2)
+        used = -(-min(self.shape[0] - shard * self.shard_rows, self.shard_rows) // self.chunk_rows)
+        if (index[:used] == _ABSENT).any():
+            raise self._damaged(shard, "a chunk is absent")
+        return index
+
+    def _check(self, body: memoryview, tag: np.uint32, shard: int, part: str) -> None:
+        stored = int.from_bytes(body[-4:], "little")
+        if stored != int(tag):
+            raise self._damaged(shard, f"its {part} is not the one declared")
+        if google_crc32c.value(bytes(body[:-4])) != stored:
+            raise self._damaged(shard, f"the CRC-32C of its {part} differs")
+
+    def _decode(self, body: memoryview) -> np.ndarray:
+        raw = (blosc if self._codecs[1] == "blosc" else zstd).decompress(bytes(body))
+        if self.dtype.hasobject:
+            return np.asarray(_STRINGS.decode(raw), dtype=object)
+        kind = self.dtype.newbyteorder("<")
+        return np.frombuffer(raw, dtype=kind).reshape(self.chunk_rows, *self.shape[1:])
+
+    def _guard(self, decode: Any, shard: int) -> Any:
+        try:
+            return decode()
+        except (RuntimeError, ValueError) as error:
+            raise self._damaged(shard, f"a chunk cannot be decoded ({error})") from error
+
+    def _damaged(self, shard: int, what: str) -> ArchiveError:
+        return ArchiveError(
+            f"{self.files.location}/{self.path}/{self._key(shard)}: {what}; "
+            "fetch the file or build the unit again"
+        )
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """(rows, values) in order, a chunk's worth of rows at a time unless ``size`` says."""
+        step = size or self.chunk_rows
+        for start in range(0, self.shape[0], step):
+            rows = slice(start, min(start + step, self.shape[0]))
+            yield rows, self.read(rows.start, rows.stop)
+
+
+def checksums(path: Any, slots: int) -> str:
+    """What :data:`~matteratlas.schemas.archive.CHECKSUMS` says of a written shard file."""
+    with path.open("rb") as handle:
+        handle.seek(-(16 * slots + 4), os.SEEK_END)
+        tail = handle.read()
+        index = np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
+        tags = [int.from_bytes(tail[-4:], "little")]
+        for offset, length in index:
+            if offset == _ABSENT:
+                tags.append(0)
+                continue
+            handle.seek(int(offset + length) - 4)
+            tags.append(int.from_bytes(handle.read(4), "little"))
+    return base64.b64encode(np.array(tags, dtype="<u4").tobytes()).decode("ascii")
+
+
+def _threads() -> int:
+    """Threads that decode shards: ``$MATTERATLAS_READ_THREADS``, else one a usable core."""
+    wanted = os.environ.get("MATTERATLAS_READ_THREADS", "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, int(wanted) if wanted.isdigit() else usable or 1)

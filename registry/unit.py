@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One unit of an atlas, opened from Zarr metadata: its columns and its vectors, all lazy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..schemas.archive import STORE, UnitRecord, check_format, nodes_name
+from ..schemas.errors import ArchiveError
+from .files import Files
+from .shards import ShardedArray
+
+
+class Unit:
+    """Everything one model says of one structure set.
+
+    Attributes
+    ----------
+    record : UnitRecord
+        The commit record.
+    arrays : dict
+        The stored arrays by name.
+    """
+
+    def __init__(self, files: Files, path: str, documents: Mapping[str, Any]) -> None:
+        """Take the unit at ``path``; ``documents`` are metadata by name, "" for the group."""
+        self.path = path
+        where = f"{files.location}/{path}/zarr.json"
+        try:
+            self.record = UnitRecord.model_validate(documents[""]["attributes"]["matemb"])
+        except (KeyError, TypeError, ValidationError) as error:
+            text = " ".join(str(error).split())[:160]
+            raise ArchiveError(
+                f"{where}: no readable commit record ({text}); build the unit again"
+            ) from error
+        check_format(self.record.format_version, where=where)
+        declared = {f.path: (f.bytes, f.sha256) for f in self.record.files}
+        self.arrays = {
+            name: ShardedArray(files, f"{path}/{name}", document, declared)
+            for name, document in documents.items()
+            if name
+        }
+        wanted = {"structure_id", *(self.record.layers if self.record.embedded else ())}
+        wanted |= {"reason"} if len(self.record.reasons) > 1 else set()
+        if absent := sorted(wanted - set(self.arrays)):
+            raise ArchiveError(f"{where}: no array '{absent[0]}'; build the unit again")
+
+    def __len__(self) -> int:
+        return self.record.rows
+
+    def ids(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Structure ids, object array."""
+        return self.arrays["structure_id"].read(start, stop)
+
+    def reasons(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Why each row is missing, object array; "" when embedded."""
+        texts = np.array(self.record.reasons or [""], dtype=object)
+        if "reason" in self.arrays:
+            return texts[self.arrays["reason"].read(start, stop)]
+        return np.full(len(range(*slice(start, stop).indices(len(self)))), texts[0], dtype=object)
+
+    def energy(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Model energies, float64, NaN where there is none; unit: see ``record.energy``."""
+        return self._column("energy", np.nan, np.float64, start, stop)
+
+    def row_size(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Nodes of each structure, int64; 0 where no node vectors are kept."""
+        return self._column("row_size", 0, np.int64, start, stop)
+
+    def _column(self, name: str, absent: Any, dtype: Any, start: int, stop: int | None) -> Any:
+        if name in self.arrays:
+            return self.arrays[name].read(start, stop)
+        n = len(range(*slice(start, stop).indices(len(self))))
+        return np.full(n, absent, dtype=dtype)
+
+    def vectors(self, layer: str) -> ShardedArray | Nothing:
+        """Pooled vectors, (structure, feature), in the stored dtype; NaN where missing."""
+        if layer in self.arrays:
+            return self.arrays[layer]
+        return Nothing((len(self), self.record.layers[layer]))
+
+    def nodes(self, layer: str) -> ShardedArray | None:
+        """Node vectors of all embedded structures in row order, or None where not kept."""
+        return self.arrays.get(nodes_name(layer))
+
+    def matemb(self, layer: str) -> dict[str, Any]:
+        """The layer's ``matemb`` attribute; empty where nothing is embedded."""
+        if layer not in self.arrays:
+            return {}
+        return dict(self.arrays[layer].attributes["matemb"])
+
+
+class Nothing:
+    """Vectors of a unit in which no row is embedded: NaN, and nothing stored."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape, self.ndim, self.dtype = shape, 2, np.dtype(np.float32)
+        self.shard_rows = self.chunk_rows = max(1, shape[0])
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """NaN, (rows, feature)."""
+        n = len(range(*slice(start, stop).indices(self.shape[0])))
+        return np.full((n, self.shape[1]), np.nan, dtype=self.dtype)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """NaN, (rows, feature)."""
+        return np.full((len(rows), self.shape[1]), np.nan, dtype=self.dtype)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.broadcast_to(np.float32(np.nan), self.shape)[key]
+
+
+def open_unit(files: Files, model: str, set_id: str) -> Unit:
+    """A unit from its own metadata files (a folder that is being built or checked)."""
+    path = f"{STORE}/{model}/{set_id}"
+    folder = _local(files) / path
+    names = sorted(p.parent.relative_to(folder).as_posix() for p in folder.glob("*/zarr.json"))
+    documents = {"": _document(files, path)}
+    documents |= {name: _document(files, f"{path}/{name}") for name in names}
+    return Unit(files, path, documents)
+
+
+def open_units(files: Files, model: str, *, sha256: str | None = None) -> dict[str, Unit]:
+    """All units of a model by set, from its consolidated metadata: one read.
+
+    Raises
+    ------
+    ArchiveError
+        The metadata is absent, damaged, or not the one the atlas's index declares.
+    """
+    path = f"{STORE}/{model}"
+    document = _document(files, path, sha256=sha256)
+    try:
+        flat = document["consolidated_metadata"]["metadata"]
+        grouped: dict[str, dict[str, Any]] = {}
+        for name, entry in flat.items():
+            set_id, _, array = name.partition("/")
+            grouped.setdefault(set_id, {})[array] = entry
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArchiveError(
+            f"{files.location}/{path}/zarr.json: no consolidated metadata; run matteratlas build"
+        ) from error
+    return {s: Unit(files, f"{path}/{s}", entries) for s, entries in grouped.items()}
+
+
+def _document(files: Files, path: str, *, sha256: str | None = None) -> dict[str, Any]:
+    data = files.read(f"{path}/zarr.json", sha256=sha256)
+    try:
+        found = json.loads(data)
+        if not isinstance(found, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise ArchiveError(
+            f"{files.location}/{path}/zarr.json: not JSON ({error}); build the unit again"
+        ) from error
+    return found
+
+
+def _local(files: Files) -> Any:
+    if files.local is None:
+        raise ArchiveError(f"{files.location}: this needs a local folder; pull the atlas first")
+    return files.local
