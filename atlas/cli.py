@@ -120,6 +120,9 @@ def build(
         typer.Option(help="Existing Dask scheduler.", envvar="DASK_SCHEDULER_ADDRESS"),
     ] = None,
     nodes: Annotated[bool, typer.Option(help="Keep atom, residue and token vectors.")] = True,
+    precision: Annotated[
+        str, typer.Option(help="Stored precision: float32, float16 or bitround-N.")
+    ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -138,6 +141,7 @@ def build(
             workers=workers,
             scheduler=scheduler,
             keep_nodes=nodes,
+            precision=precision,
             device=device,
             reporter=reporter,
         )
@@ -169,28 +173,91 @@ def build(
         raise typer.Exit(9)
 
 
-@app.command(epilog="Example: matteratlas validate out/starter --deep")
+@app.command(epilog="Example: matteratlas merge out/all out/part-1 out/part-2")
+def merge(
+    out: Annotated[Path, typer.Argument(help="Atlas folder, new or not.", metavar="OUT")],
+    sources: Annotated[list[Path], typer.Argument(help="Atlas folders.", metavar="SOURCE...")],
+    as_json: Json = False,
+) -> None:
+    """Merge atlases built apart: every unit of each, or nothing and the reason."""
+    from .builders.merge import merge as run
+
+    with ProgressReporter(quiet=as_json) as reporter:
+        report = run(out, sources, reporter=reporter)
+    emit_json(report.summary()) if as_json else print(report.text())
+
+
+@app.command(epilog="Example: matteratlas validate out/starter --deep --recompute 4")
 def validate(
     path: AtlasPath,
     deep: Annotated[bool, typer.Option(help="Read every vector too.")] = False,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Embed N random rows of each unit anew and compare.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of that sample.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Check an atlas: schemas, hashes, ids, dims; with --deep every value. Exits 5 on a fault."""
     from .registry.validate import validate as run
 
     result = run(path, deep=deep)
+    again = None
+    if recompute and result.ok:
+        from .builders.recompute import recompute as rerun
+
+        with ProgressReporter(quiet=as_json) as reporter:
+            again = rerun(path, sample=recompute, seed=seed, reporter=reporter)
+    ok = result.ok and (again is None or again.ok)
     if as_json:
-        emit_json({**vars(result), "ok": result.ok})
+        content = {**vars(result), "ok": ok}
+        emit_json(content if again is None else {**content, "recomputed": again.summary()})
     else:
-        for fault in result.faults:
-            print(fault)
+        for line in [*result.faults, *(f"note: {n}" for n in result.notes)]:
+            print(line)
         state = "valid" if result.ok else f"{len(result.faults)} faults"
         print(
             f"{path}: {state} ({result.units} units, {result.rows} rows, {result.files} files "
             f"hashed, {result.tables} tables)"
         )
-    if not result.ok:
+        if again is not None:
+            print(again.text())
+    if not ok:
         raise typer.Exit(5)
+
+
+@app.command(epilog="Example: matteratlas release out/starter --out out/releases")
+def release(
+    path: AtlasPath,
+    out: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("out/releases"),
+    version: Annotated[
+        str | None, typer.Option(help="Semantic version; default: what the changes call for.")
+    ] = None,
+    parent: Annotated[
+        Path | None, typer.Option(help="Release it grew from; default: the newest in --out.")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD for CITATION.cff; default: none.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Freeze an atlas as an immutable, versioned release: manifest, card, croissant, citation."""
+    from .builders.release import release as run
+
+    report = run(path, out=out, version=version, parent=parent, date=date)
+    emit_json(report.summary()) if as_json else print(report.text())
+
+
+@app.command(epilog="Example: matteratlas diff out/releases/1.0.0 out/releases/1.1.0")
+def diff(
+    old: Annotated[Path, typer.Argument(help="Atlas or release.", metavar="OLD")],
+    new: Annotated[Path, typer.Argument(help="Atlas or release.", metavar="NEW")],
+    as_json: Json = False,
+) -> None:
+    """Say what changed in data terms, and which version step that makes."""
+    from .registry.diff import diff as run
+
+    found = run(old, new)
+    emit_json(found.summary()) if as_json else print(found.text())
 
 
 @app.command(epilog="Example: matteratlas analyze out/starter --k 10 --permutations 200")

@@ -15,10 +15,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -64,7 +63,7 @@ class Storage:
     """What is stored of a model's answer, and how."""
 
     keep_nodes: bool = True
-    precision: Precision = Precision()
+    precision: Precision = field(default_factory=Precision)
 
 
 def unit_fingerprint(
@@ -100,7 +99,7 @@ def embed_model(
     jobs: list[tuple[StructureSetCard, Path]],
     *,
     build_version: str,
-    storage: Storage = Storage(),  # noqa: B008 - frozen
+    storage: Storage = Storage(),
     workspace: Path | None = None,
     device: str = "cpu",
     threads: int = 1,
@@ -161,7 +160,7 @@ class _Embedder:
     ) -> None:
         self.root, self.card, self.storage = root, card, storage
         self.build_version, self.workspace, self.device = build_version, workspace, device
-        self.progress: Progress = progress or (lambda model, set_id, n: None)
+        self.progress: Progress = progress or (lambda *_: None)
         self._adapter: Adapter | None = None
 
     def embed(self, set_card: StructureSetCard, source: Path) -> UnitReport:

@@ -96,7 +96,7 @@ def validate(
     ArchiveError
         The folder is no atlas at all, or one of another format.
     """
-    return _Check(Path(path), deep, progress or (lambda name: None)).run()
+    return _Check(Path(path), deep, progress or (lambda _: None)).run()
 
 
 class _Check:
@@ -373,7 +373,7 @@ class _Check:
                 self.fault(f"{name}: foreign file, nothing vouches for it; remove it")
 
     def leftover(self, name: str) -> bool:
-        """Whether a killed commit leaves such a file: a twin without unit, a group without units."""
+        """Whether a killed commit leaves such a file: a lone twin, or a group without units."""
         parts = name.split("/")
         if len(parts) == 3 and parts[0] == PARQUET and name.endswith(".parquet"):
             return (

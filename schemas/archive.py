@@ -2,9 +2,9 @@
 """The archive format: names, versions, and what a unit must look like.
 
 A *unit* is everything one model says of one structure set: a Zarr group
-``embeddings.zarr/<model>/<set>`` and its Parquet twin ``parquet/<model>/<set>.parquet``. The group's
-``matemb`` attribute is the unit's commit record; the group is moved into place last and whole, so a
-unit is there complete or not at all.
+``embeddings.zarr/<model>/<set>`` and its Parquet twin ``parquet/<model>/<set>.parquet``. The
+group's ``matemb`` attribute is the unit's commit record; the group is moved into place last and
+whole, so a unit is there complete or not at all.
 """
 
 from __future__ import annotations
