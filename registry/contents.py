@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -61,11 +62,17 @@ class Contents:
     def _arrow(
         self, path: str, *, columns: Sequence[str] | None = None, without: Sequence[str] = ()
     ) -> pa.Table:
+        with self._parquet(path) as table:
+            names = [n for n in table.schema_arrow.names if n not in without]
+            return table.read(columns=list(columns) if columns is not None else names)
+
+    @contextmanager
+    def _parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        """An open table; what its reader trips over becomes one line."""
         declared = self._declared(path)
         try:
             if declared is not None and declared["bytes"] <= WHOLE_BYTES:
-                data = self.files.read(path, sha256=declared["sha256"])
-                source: Any = io.BytesIO(data)
+                source: Any = io.BytesIO(self.files.read(path, sha256=declared["sha256"]))
             else:
                 source = self.files.open(path)
         except (ArchiveError, FileNotFoundError) as error:
@@ -79,8 +86,7 @@ class Contents:
                 source,
                 pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as table,
             ):
-                names = [n for n in table.schema_arrow.names if n not in without]
-                return table.read(columns=list(columns) if columns is not None else names)
+                yield table
         except (OSError, pa.ArrowException) as error:
             text = " ".join(str(error).split())[:160]
             raise ArchiveError(
@@ -165,10 +171,17 @@ class Contents:
             No such id, or a set whose coordinates may not be passed on.
         """
         for set_id in self.set_ids:
-            table = self._arrow(f"structures/{set_id}.parquet")
-            found = table.filter(pc.equal(table["id"], structure_id)).to_pandas()
-            if len(found):
-                return structure_from_row({str(k): v for k, v in found.iloc[0].items()})
+            path = f"structures/{set_id}.parquet"
+            row = pc.index(self._arrow(path, columns=["id"])["id"], structure_id).as_py()
+            if row < 0:
+                continue
+            with self._parquet(path) as table:
+                for group in range(table.num_row_groups):
+                    size = table.metadata.row_group(group).num_rows
+                    if row < size:
+                        (found,) = table.read_row_group(group).slice(row, 1).to_pylist()
+                        return structure_from_row(found)
+                    row -= size
         raise ArchiveError(f"{self.location}: no structure '{structure_id}'; see Atlas.structures")
 
     def select(

@@ -16,6 +16,8 @@ from . import catalog
 
 MODELS = "registry/models.parquet"
 SETS = "registry/sets.parquet"
+#: Rows a row group holds: what a reader of one row, or the Hub viewer, moves at least.
+ROW_GROUP = 16384
 VERSION_KEY = "matteratlas_version"
 
 
@@ -40,6 +42,7 @@ def write_table(
         pq.write_table(
             arrow,
             scratch,
+            row_group_size=ROW_GROUP,
             compression="zstd",
             write_page_index=True,
             write_page_checksum=True,
