@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import dask.array as da
 import numpy as np
@@ -187,7 +187,7 @@ class Atlas(Contents):
     def read(
         self,
         model: str,
-        rows: slice = slice(None),  # noqa: B008 - immutable
+        rows: slice = slice(None),
         *,
         layer: str | None = None,
         sets: Sequence[str] | None = None,
