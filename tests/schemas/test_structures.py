@@ -258,7 +258,7 @@ def test_row_without_coordinates_says_so() -> None:
 
 def table(**changes: Any) -> pd.DataFrame:
     row = structure_to_row(replace(GOOD, id="ma1-" + "a" * 26, set="g2", labels={"energy": 1.0}))
-    row |= {"description": "water", "linked": None, "source": "x==1", "licence": None}
+    row |= {"description": "water", "source": "x==1", "licence": None}
     frame = pd.DataFrame([row | changes])
     return frame.astype({"multiplicity": "Int64"}) if "multiplicity" in frame else frame
 
