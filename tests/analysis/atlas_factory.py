@@ -19,10 +19,13 @@ import pytest
 
 from matteratlas.builders.adapters.base import Embedded, Missing
 from matteratlas.builders.build import open_root
-from matteratlas.builders.structures.sets import link_sets
-from matteratlas.builders.writer import UnitWriter, consolidate
+from matteratlas.builders.writer import UnitWriter
 from matteratlas.registry import catalog
-from matteratlas.registry.tables import write_index, write_table
+from matteratlas.registry.files import Files
+from matteratlas.registry.index import read_index, seal, write_index, write_json
+from matteratlas.registry.tables import write_table
+from matteratlas.registry.unit import open_unit
+from matteratlas.schemas.archive import ATLAS_FILE
 from matteratlas.schemas.cards import ModelCard, StructureSetCard
 from matteratlas.schemas.structures import Structure, structure_to_row
 
@@ -133,15 +136,13 @@ def structure_tables(structures: list[Structure]) -> dict[str, pd.DataFrame]:
         row = {
             **structure_to_row(structure),
             "description": f"a {structure.kind}",
-            "linked": None,
             "source": "made==1:up",
             "licence": None,
         }
         rows.setdefault(structure.set, []).append(row)
     shared = {**rows["ores"][0], "set": "organics", "stratum": "small", "source_id": "organics/x"}
     rows["organics"].append(shared)
-    tables = {s: pd.DataFrame(r).astype({"multiplicity": "Int64"}) for s, r in rows.items()}
-    return link_sets(tables)
+    return {s: pd.DataFrame(r).astype({"multiplicity": "Int64"}) for s, r in rows.items()}
 
 
 Plant = Callable[[str, pd.DataFrame, np.ndarray], np.ndarray]
@@ -206,9 +207,47 @@ def write_atlas(
                         structure_id, Embedded(pooled={k: v[row] for k, v in vectors.items()})
                     )
                 writer.finish()
-        consolidate(root, model_id)
     write_index(root)
     return root
+
+
+def rewrite_unit(
+    root: Path,
+    model_id: str,
+    set_id: str,
+    change: Callable[[str, np.ndarray], np.ndarray] | Missing,
+) -> None:
+    """Write a unit anew with other vectors, ``change`` of (layer, those it has), or with none."""
+    unit = open_unit(Files(str(root)), model_id, set_id)
+    card = catalog.models()[model_id]
+    with UnitWriter(
+        root,
+        card,
+        catalog.structure_sets()[set_id],
+        fingerprint="f",
+        model_fingerprint="m",
+        build_version="0",
+    ) as writer:
+        vectors = {layer: unit.vectors(layer).read() for layer in unit.record.layers}
+        if not isinstance(change, Missing):
+            vectors = {layer: change(layer, values) for layer, values in vectors.items()}
+        for row, (structure_id, reason) in enumerate(zip(unit.ids(), unit.reasons(), strict=True)):
+            if isinstance(change, Missing):
+                writer.append(structure_id, change)
+            elif reason:
+                writer.append(structure_id, Missing(reason))
+            else:
+                writer.append(
+                    structure_id, Embedded(pooled={k: v[row] for k, v in vectors.items()})
+                )
+        writer.finish()
+
+
+def edit_index(root: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the index says, and seal it again."""
+    index = read_index(Files(str(root)))
+    edit(index)
+    write_json(seal(index), root / ATLAS_FILE)
 
 
 @pytest.fixture

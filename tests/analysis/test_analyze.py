@@ -10,12 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from atlas_factory import MODELS, made_up_registry, use_made_up_registry, write_atlas  # noqa: F401
+from atlas_factory import (
+    MODELS,
+    edit_index,
+    made_up_registry,  # noqa: F401
+    rewrite_unit,
+    use_made_up_registry,
+    write_atlas,
+)
 
 from matteratlas.analysis import charts, metrics, scoring
 from matteratlas.analysis.analyze import analyze
 from matteratlas.analysis.record import ANALYSIS
 from matteratlas.analysis.scoring import participation_ratio
+from matteratlas.builders.adapters.base import Missing
 from matteratlas.registry.archive import open_atlas
 from matteratlas.registry.validate import validate
 from matteratlas.schemas.errors import ArchiveError, MetricError
@@ -212,9 +220,10 @@ def test_what_changed_is_computed_again(copy: Path, change: str) -> None:
     elif change == "record":
         (copy / ANALYSIS).write_text("{")
     else:
-        units = pd.read_parquet(copy / "registry" / "units.parquet")
-        units.loc[0, "content_sha256"] = "0" * 64
-        units.to_parquet(copy / "registry" / "units.parquet")
+        edit_index(
+            copy,
+            lambda index: index["models"]["shape"]["units"]["ores"].update(content_sha256="0" * 64),
+        )
     assert not analyze(copy, **options).kept
     after = hashes(copy)
     assert set(after) == set(before)
@@ -267,10 +276,12 @@ def test_all_layers_are_charts_of_their_own(copy: Path) -> None:
 
 
 def test_vectors_that_are_not_finite_are_left_out_and_told(copy: Path) -> None:
-    import zarr
+    def damage(layer: str, values: np.ndarray) -> np.ndarray:
+        if layer == "last":
+            values[7:9, 0] = np.nan
+        return values
 
-    unit = zarr.open_group(copy / "embeddings.zarr" / "bond-a" / "ores", mode="r+")
-    unit["last"]["embedding"][7:9, 0] = np.nan
+    rewrite_unit(copy, "bond-a", "ores", damage)
     report = analyze(copy, **OPTIONS, resume=False)
     note = "bond-a: 2 vectors are not finite and are left out"
     assert any(entry.startswith(note) for entry in report.notes)
@@ -280,10 +291,10 @@ def test_vectors_that_are_not_finite_are_left_out_and_told(copy: Path) -> None:
 
 
 def test_a_chart_with_few_distinct_vectors_is_excluded_by_name(copy: Path) -> None:
-    import zarr
+    def flatten(layer: str, values: np.ndarray) -> np.ndarray:
+        return np.arange(150)[:, None] % 5 + np.ones(values.shape[1])
 
-    unit = zarr.open_group(copy / "embeddings.zarr" / "shape" / "ores", mode="r+")
-    unit["last"]["embedding"][:] = np.arange(150)[:, None] % 5 + np.ones(20)
+    rewrite_unit(copy, "shape", "ores", flatten)
     analyze(copy, **OPTIONS, resume=False)
     record = json.loads((copy / ANALYSIS).read_text())
     crystals = next(s for s in record["selections"] if s["name"] == "crystals")
@@ -296,11 +307,8 @@ def test_a_chart_with_few_distinct_vectors_is_excluded_by_name(copy: Path) -> No
 
 
 def test_a_model_that_embedded_nothing_is_no_trouble(copy: Path) -> None:
-    import zarr
-
     for set_id in ("ores", "organics"):
-        unit = zarr.open_group(copy / "embeddings.zarr" / "shape" / set_id, mode="r+")
-        unit["reason"][:] = np.full(unit["reason"].shape, "failed: out of luck", dtype=object)
+        rewrite_unit(copy, "shape", set_id, Missing("failed: out of luck"))
     analyze(copy, **OPTIONS, resume=False)
     assert not any("shape" in models for models in read(copy, "selections")["models"])
     own = read(copy, "coverage").set_index("model").loc["shape"]

@@ -4,9 +4,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from atlas_factory import MODELS, STRATA, made_up_registry, write_atlas  # noqa: F401
+from atlas_factory import (
+    MODELS,
+    STRATA,
+    edit_index,
+    made_up_registry,  # noqa: F401
+    write_atlas,
+)
 
 from matteratlas.analysis.charts import ChartReader
 from matteratlas.analysis.coverage import ENOUGH, _size_bins, coverage_gaps, coverage_table
@@ -43,9 +48,7 @@ def test_counts_add_up_with_reasons_and_relations(atlas: Path) -> None:
 
 
 def test_a_set_a_model_never_ran_on_is_told(atlas: Path) -> None:
-    units = pd.read_parquet(atlas / "registry" / "units.parquet")
-    kept = units[~((units["model"] == "shape") & (units["set"] == "organics"))]
-    kept.to_parquet(atlas / "registry" / "units.parquet")
+    edit_index(atlas, lambda index: index["models"]["shape"]["units"].pop("organics"))
     opened = open_atlas(str(atlas))
     rows = coverage_table(opened, ChartReader(opened)).set_index(["model", "set", "stratum"])
     own = rows.loc[("shape", "organics", "complexes")]
