@@ -106,7 +106,8 @@ class Contents:
         except ArchiveError:
             return {}  # not analysed yet: there is no table to declare
         where = f"{self.location}/{ANALYSIS}"
-        return dict(unseal(data, where=where)["tables"])
+        mend = f"run: matteratlas analyze {self.location}"
+        return dict(unseal(data, where=where, mend=mend).get("tables", {}))
 
     @cached_property
     def units(self) -> pd.DataFrame:

@@ -44,8 +44,8 @@ def seal(content: dict[str, Any]) -> dict[str, Any]:
     return {**body, SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
-def unseal(data: bytes, *, where: str) -> dict[str, Any]:
-    """A sealed JSON document.
+def unseal(data: bytes, *, where: str, mend: str = "restore the file") -> dict[str, Any]:
+    """A sealed JSON document; ``mend`` is what an error tells its reader to do.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def unseal(data: bytes, *, where: str) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except ValueError as error:
-        raise ArchiveError(f"{where}: not JSON ({error}); restore the file") from error
+        raise ArchiveError(f"{where}: not JSON ({error}); {mend}") from error
     if not isinstance(content, dict) or content.get(SEAL) != seal(content)[SEAL]:
-        raise ArchiveError(f"{where}: altered since it was written; restore the file")
+        raise ArchiveError(f"{where}: altered since it was written; {mend}")
     return content
 
 

@@ -164,8 +164,8 @@ class _Check:
             return
         try:
             data = (self.root / ANALYSIS).read_bytes()
-            record = unseal(data, where=ANALYSIS)
-            listed = dict(record["tables"])
+            record = unseal(data, where=ANALYSIS, mend="run matteratlas analyze again")
+            listed = dict(record.get("tables", {}))
         except FileNotFoundError:
             listed = {}
             for path in sorted((self.root / "scores").glob("*.parquet")):
@@ -173,8 +173,8 @@ class _Check:
                     f"scores/{path.name}: no {ANALYSIS} vouches for it; run matteratlas analyze"
                 )
                 self.accounted.add(f"scores/{path.name}")
-        except (ArchiveError, KeyError) as error:
-            self.fault(f"{error}; run matteratlas analyze again")
+        except ArchiveError as error:
+            self.fault(str(error))
             listed = {}
         self.accounted.add(ANALYSIS)
         for name, declared in sorted(listed.items()):

@@ -151,7 +151,9 @@ def read_scores(path: str) -> Scores:
         name: _table(path, name, _read(atlas, name, digests))
         for name in (SELECTIONS, PAIRS, MODELS, COVERAGE, GAPS)
     }
-    analysis = unseal(_read(atlas, ANALYSIS, digests), where=f"{path}/{ANALYSIS}")
+    content = _read(atlas, ANALYSIS, digests)
+    mend = f"run: matteratlas analyze {path}"
+    analysis = unseal(content, where=f"{path}/{ANALYSIS}", mend=mend)
     for name, entry in (analysis.get("tables") or {}).items():
         if name in digests and digests[name] != entry["sha256"]:
             raise ArchiveError(
