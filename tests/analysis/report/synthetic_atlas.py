@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 
+from matteratlas.builders.adapters.base import Embedded, Missing
+from matteratlas.builders.writer import UnitWriter
 from matteratlas.registry import catalog
 from matteratlas.registry.catalog import models_table, sets_table
-from matteratlas.registry.tables import MODELS, SETS, UNITS, write_table
-from matteratlas.schemas.archive import ATLAS_FILE, FORMAT, FORMAT_VERSION, STORE
+from matteratlas.registry.index import file_entries, seal, write_index, write_json
+from matteratlas.registry.tables import MODELS, SETS, write_table
+from matteratlas.schemas.archive import RUNS
 from matteratlas.schemas.cards import ModelCard, StructureSetCard
-from matteratlas.schemas.scores import SCORE_TABLES
+from matteratlas.schemas.scores import ANALYSIS, SCORE_TABLES
+from matteratlas.schemas.structure_sets import structure_arrow_schema
 
 METRICS = (
     "mutual_knn",
@@ -183,20 +186,22 @@ def make_atlas(
     seed: int = 0,
     card_changes: dict[int, dict[str, Any]] | None = None,
     scored: bool = True,
+    version: str = "1.2.3",
 ) -> Made:
     """Write an atlas of ``models`` invented models with all its scores."""
     random = np.random.default_rng(seed)
     cards = [model_card(i, **(card_changes or {}).get(i, {})) for i in range(models)]
     made = Made(root, cards=cards)
     root.mkdir(parents=True)
-    marker = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": "1.2.3"}
-    (root / ATLAS_FILE).write_text(json.dumps(marker), encoding="utf-8")
     frames = {s: _structures(s, random) for s in SETS_MADE}
     for set_id, frame in frames.items():
-        write_table(frame, root / "structures" / f"{set_id}.parquet")
+        path, card = root / "structures" / f"{set_id}.parquet", set_card(set_id)
+        write_table(frame, path, schema=structure_arrow_schema(card), version=card.version)
     _write_units(made, frames, random)
+    # Cards the catalogue does not know stay as they are when the index is written.
     write_table(models_table(cards), root / MODELS)
     write_table(sets_table([set_card(s) for s in SETS_MADE]), root / SETS)
+    write_index(root, version=version)
     if scored:
         made.tables = score_tables(cards, frames, permutations=permutations, random=random)
         for path, table in made.tables.items():
@@ -207,8 +212,12 @@ def make_atlas(
             "parameters": {"k": 10, "permutations": permutations, "seed": seed},
             "versions": {"matteratlas": "0.1.0", "numpy": "2.0"},
             "skipped": [{"selection": "drugs:odd_ones", "reason": "3 rows, 30 needed"}],
+            "tables": {
+                path: {"rows": len(table), **file_entries(root, [root / path])[path]}
+                for path, table in made.tables.items()
+            },
         }
-        (root / "scores" / "analysis.json").write_text(json.dumps(analysis), encoding="utf-8")
+        write_json(seal(analysis), root / ANALYSIS)
     return made
 
 
@@ -231,63 +240,56 @@ def _structures(set_id: str, random: np.random.Generator) -> pd.DataFrame:
                 "elements": elements,
                 "n_atoms": int(random.integers(1, 40)),
                 "periodicity": 3 if kind == "crystal" else 0,
+                "pbc": [kind == "crystal"] * 3,
+                "charge": 0,
+                "multiplicity": None,
+                "smiles": None,
+                "sequence": None,
+                "description": f"invented {kind} {i}",
+                "numbers": None,
+                "positions": None,
+                "cell": None,
+                "backbone": None,
+                "source": "invented==1.0:data",
+                "licence": None,
+                "label_energy": None,
             }
         )
     return pd.DataFrame(rows)
 
 
 def _write_units(made: Made, frames: dict[str, pd.DataFrame], random: np.random.Generator) -> None:
-    units = []
     for card in made.cards:
-        zarr.open_group(made.root / STORE / card.id, mode="w", zarr_format=3)
+        runs = {}
         for set_id, frame in frames.items():
             fits = frame["kind"].isin(card.supports.kinds)
             refused = frame["elements"].map(lambda e: "U" in e) & (card.modality == "atoms3d")
             reason = np.where(~fits, "wrong_modality", np.where(refused, "unsupported_element", ""))
-            kept = int((reason == "").sum())
-            missing = {r: int((reason == r).sum()) for r in sorted(set(reason)) if r}
-            units.append(
-                {
-                    "model": card.id,
-                    "set": set_id,
-                    "set_version": "1.0.0",
-                    "rows": len(frame),
-                    "embedded": kept,
-                    "missing": json.dumps(missing),
-                    "layers": json.dumps({"last": card.layers[0].dim}),
-                    "fingerprint": sha(card.id),
-                    "content_sha256": sha(set_id),
-                }
-            )
-            if card.modality != "atoms3d":
-                continue
-            group = zarr.open_group(made.root / STORE / card.id / set_id, mode="w", zarr_format=3)
-            for name, values in (
-                ("structure_id", frame["id"].to_numpy(dtype=object)),
-                ("reason", reason.astype(object)),
-                ("energy", np.full(len(frame), np.nan)),
-            ):
-                text = values.dtype == object
-                group.create_array(
-                    name, shape=values.shape, dtype="string" if text else values.dtype
-                )[:] = values
-            run = made.root / "runs" / card.id / f"{set_id}.json"
-            run.parent.mkdir(parents=True, exist_ok=True)
-            seconds = float(random.uniform(0.1, 2))
-            run.write_text(
-                json.dumps(
-                    {
-                        "model": card.id,
-                        "set": set_id,
-                        "model_seconds": seconds,
-                        "embedded": kept,
-                        "carried": 0,
-                        "peak_rss_mb": 512.0,
-                    }
-                ),
-                encoding="utf-8",
-            )
-    write_table(pd.DataFrame(units), made.root / UNITS)
+            with UnitWriter(
+                made.root,
+                card,
+                set_card(set_id),
+                fingerprint=sha(card.id),
+                model_fingerprint=sha(card.id),
+                build_version="0",
+                keep_nodes=False,
+            ) as writer:
+                for structure_id, text in zip(frame["id"], reason, strict=True):
+                    vector = random.normal(size=card.layer().dim).astype(np.float32)
+                    row = Embedded(pooled={"last": vector})
+                    writer.append(structure_id, Missing(str(text)) if text else row)
+                embedded = writer.finish().embedded
+            runs[set_id] = {
+                "model": card.id,
+                "set": set_id,
+                "model_seconds": float(random.uniform(0.1, 2)),
+                "embedded": embedded,
+                "carried": 0,
+                "peak_rss_mb": 512.0,
+            }
+        if card.modality == "atoms3d":
+            costs = seal({"model": card.id, "sets": runs})
+            write_json(costs, made.root / RUNS / f"{card.id}.json")
 
 
 def score_tables(

@@ -17,6 +17,8 @@ from synthetic_atlas import Made
 from matteratlas.analysis.report.coverage import place
 from matteratlas.analysis.report.formats import p_value, plain_p, short, significant, two, whole
 from matteratlas.analysis.report.matrices import COLUMNS, cluster_order, unpack
+from matteratlas.registry.files import Files
+from matteratlas.registry.index import read_runs
 from matteratlas.schemas.structures import ATOMIC_NUMBERS, SYMBOLS
 
 
@@ -218,10 +220,8 @@ def test_models_show_their_cards(made: Made, page: Page) -> None:
         assert "atlas = ma.open_atlas('ore-atlas')" in text
     spatial = next(c for c in made.cards if c.modality == "atoms3d")
     cost = shown[spatial.id].children[0].children[-1].attributes["data-value"]
-    runs = [
-        json.loads(p.read_text(encoding="utf-8"))
-        for p in (made.root / "runs" / spatial.id).glob("*.json")
-    ]
+    runs = list(read_runs(Files(str(made.root)), spatial.id).values())
+    assert len(runs) == 3
     expected = 1e3 * sum(r["model_seconds"] for r in runs) / sum(r["embedded"] for r in runs)
     assert float(str(cost)) == pytest.approx(expected, rel=0.01)
 

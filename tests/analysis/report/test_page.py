@@ -16,9 +16,19 @@ from synthetic_atlas import METRICS, Made, make_atlas
 from matteratlas.analysis.report import write_report
 from matteratlas.analysis.report.matrices import blocks
 from matteratlas.analysis.report.page import inline_json, packed_json, vega_bundle
+from matteratlas.registry.index import seal, write_json
+from matteratlas.registry.validate import validate
+from matteratlas.schemas.archive import UNRELEASED
 from matteratlas.schemas.errors import ArchiveError
+from matteratlas.schemas.scores import ANALYSIS
 
 LIMIT = 5_000_000
+
+
+def test_the_invented_atlas_is_a_valid_one(tmp_path: Path) -> None:
+    result = validate(make_atlas(tmp_path / "a", models=4, version=UNRELEASED).root, deep=True)
+    assert result.faults == [] and result.notes == []
+    assert result.units == 12 and result.tables == 3 + 2 + 5
 
 
 def test_page_lies_in_the_atlas_by_default(made: Made, page_path: Path) -> None:
@@ -265,19 +275,21 @@ def test_remote_atlas_needs_a_place_for_the_page() -> None:
         write_report("https://example.org/atlas")
 
 
-@pytest.mark.parametrize("content", ["not json", "[]"])
-def test_record_that_is_damaged(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("not json", "not JSON"), ("[]", "altered"), ('{"tables": {}, "sha256": "0"}', "altered")],
+)
+def test_record_that_is_damaged(tmp_path: Path, content: str, says: str) -> None:
     made = make_atlas(tmp_path / "damaged", models=2)
-    (made.root / "scores" / "analysis.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ArchiveError, match=r"analysis\.json: not .*run: matteratlas analyze"):
+    (made.root / ANALYSIS).write_text(content, encoding="utf-8")
+    with pytest.raises(ArchiveError, match=rf"analysis\.json: {says}.*run: matteratlas analyze"):
         write_report(made.root)
 
 
 def test_table_that_the_record_does_not_know(tmp_path: Path) -> None:
     made = make_atlas(tmp_path / "changed", models=2)
-    record = made.root / "scores" / "analysis.json"
-    tables = {"scores/gaps.parquet": {"rows": 52, "sha256": "0" * 64}}
-    record.write_text(json.dumps({"tables": tables}), encoding="utf-8")
+    tables = {"scores/gaps.parquet": {"rows": 52, "bytes": 1, "sha256": "0" * 64}}
+    write_json(seal({"tables": tables}), made.root / ANALYSIS)
     with pytest.raises(ArchiveError, match=r"gaps\.parquet: not the table"):
         write_report(made.root)
 
