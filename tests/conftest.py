@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers.hub import HubServer
 
 # Before torch or BLAS load: oversubscription costs far more than it gives.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -33,3 +35,12 @@ def built_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def atlas_copy(built_atlas: Path, tmp_path: Path) -> Path:
     """A private copy of the small atlas."""
     return Path(shutil.copytree(built_atlas, tmp_path / "copy"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    """An empty Hub on loopback, which the Hub clients of this process take for the real one."""
+    from servers.hub_client import connected
+
+    with HubServer() as server, connected(server, home=tmp_path / "hf-home"):
+        yield server
