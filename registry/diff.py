@@ -109,7 +109,9 @@ def diff(old: str | Path, new: str | Path) -> ReleaseDiff:
                 out.lagging.append(
                     {"model": model, "set": set_id, "rows": rows, "structures": structures}
                 )
-    out.files = _compare_files(a.inventory(b), b.inventory(a))
+    # Score tables name the release they are in; that alone is no difference.
+    same = {p for p in a.score_tables if p in b.score_tables and p not in out.scores}
+    out.files = _compare_files(a.inventory(b), b.inventory(a), same)
     out.step, out.why = judge(out)
     return out
 
@@ -255,10 +257,10 @@ def _compare_scores(a: _Side, b: _Side, out: ReleaseDiff) -> None:
 
 
 def _compare_files(
-    old: Mapping[str, tuple[int, str]], new: Mapping[str, tuple[int, str]]
+    old: Mapping[str, tuple[int, str]], new: Mapping[str, tuple[int, str]], same: set[str]
 ) -> dict[str, int]:
     added = [p for p in new if p not in old]
-    replaced = [p for p in new if p in old and new[p][1] != old[p][1]]
+    replaced = [p for p in new if p in old and new[p][1] != old[p][1] and p not in same]
     return {
         "added": len(added),
         "added_bytes": sum(new[p][0] for p in added),

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -104,12 +104,18 @@ def write_manifest(
     *,
     version: str,
     parent: Manifest | None = None,
+    hashes: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Hash every file of a folder and write its manifest, last of all.
 
     Equal folders give equal bytes. Content digests of files that the parent has with the same
     SHA-256 are taken over from it; only new tables are read.
+
+    Parameters
+    ----------
+    hashes :
+        SHA-256 of files, by path, that were just checked; these are not hashed again.
 
     Raises
     ------
@@ -127,7 +133,7 @@ def write_manifest(
             raise ArchiveError(f"{root / path}: no file of a release; remove it")
         if progress:
             progress(path)
-        sha256 = sha256_of(root / path)
+        sha256 = (hashes or {}).get(path) or sha256_of(root / path)
         content = known.get(sha256)
         if content is None or pd.isna(content):
             content = _content(root, path)

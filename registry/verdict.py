@@ -63,7 +63,7 @@ def _minor(found: ReleaseDiff) -> list[str]:
     for path, s in found.scores.items():
         renewed = s.removed - s.withdrawn + s.changed - s.overruled
         if s.added or renewed:
-            lines.append(f"{path}: {s.added} rows added, {renewed} renewed")
+            lines.append(f"{path}: {s.added} rows added, {renewed} renewed or superseded")
     return lines
 
 
