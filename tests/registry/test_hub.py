@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from matteratlas.registry import hub
+from matteratlas.registry import hub, packages
 from matteratlas.registry.hub import package_file, sha256_of
 from matteratlas.schemas.errors import SourceError
 
@@ -93,13 +93,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Packages fetched through pip, in order."""
     seen: list[str] = []
-    fetch = hub._fetch
+    fetch = packages._fetch
 
     def counted(package: str, kind: str, target: Path) -> None:
         seen.append(f"{package} {kind}")
         fetch(package, kind, target)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(hub, "_fetch", counted)
+    monkeypatch.setattr(packages, "_fetch", counted)
     return seen
 
 
@@ -253,10 +253,10 @@ def test_a_late_fetch_leaves_the_first_in_place(tmp_path: Path) -> None:
     for folder, text in ((first, "1"), (late, "2")):
         folder.mkdir()
         (folder / ".sha256").write_text(text)
-    hub._install_folder(late, first)
+    packages._install_folder(late, first)
     assert (first / ".sha256").read_text() == "1"
     (first / ".sha256").unlink()  # what an interrupted removal leaves behind
-    hub._install_folder(late, first)
+    packages._install_folder(late, first)
     assert (first / ".sha256").read_text() == "2"
 
 
