@@ -39,6 +39,9 @@ class Unit:
                 f"{where}: no readable commit record ({text}); build the unit again"
             ) from error
         check_format(self.record.format_version, where=where)
+        own = f"{self.record.model}/{self.record.structure_set}"
+        if path != f"{STORE}/{own}":
+            raise ArchiveError(f"{where}: holds the unit '{own}'; rename its folder back")
         declared = {f.path: (f.bytes, f.sha256) for f in self.record.files}
         self.arrays = {
             name: ShardedArray(files, f"{path}/{name}", document, declared)

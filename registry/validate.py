@@ -132,9 +132,12 @@ class _Check:
     def fault(self, text: str) -> None:
         self.result.faults.append(text)
 
-    def tables(self, index: dict[str, Any]) -> tuple[dict[str, list[str]], set[str]]:
-        """Every table against its hash and schema; returns ids by set, learned models."""
-        ids: dict[str, list[str]] = {}
+    def tables(self, index: dict[str, Any]) -> tuple[dict[str, list[str] | None], set[str]]:
+        """Every table against its hash and schema; returns ids by set, learned models.
+
+        The ids of a set whose table is at fault are None: that is told, once.
+        """
+        ids: dict[str, list[str] | None] = {}
         learned: set[str] = set()
         listed = dict(index["files"])
         for path in sorted(self.root.glob("structures/*.parquet")):
@@ -145,10 +148,11 @@ class _Check:
             self.progress(name)
             self.accounted.add(name)
             table = self.table(name, declared, indexed="damaged" not in index)
+            set_id = Path(name).stem
             if table is None:
+                ids |= {set_id: None} if name.startswith("structures/") else {}
                 continue
             if name.startswith("structures/"):
-                set_id = Path(name).stem
                 self.schema(table, STRUCTURE_TABLE, name)
                 if "set" in table and set(table["set"]) - {set_id}:
                     self.fault(f"{name}: column 'set' names another set; rename the file back")
@@ -240,7 +244,7 @@ class _Check:
                 )
 
     def unit(
-        self, model: str, set_id: str, structures: dict[str, list[str]], learned: set[str]
+        self, model: str, set_id: str, structures: dict[str, list[str] | None], learned: set[str]
     ) -> None:
         """One unit: its record, every file of it, its schema and, if asked, its values."""
         name = f"{STORE}/{model}/{set_id}"
@@ -254,12 +258,6 @@ class _Check:
             return
         record = unit.record
         self.accounted |= {f.path for f in record.files}
-        if (record.model, record.structure_set) != (model, set_id):
-            self.fault(
-                f"{name}: holds the unit '{record.model}/{record.structure_set}'; rename it back"
-            )
-            self.adopt(model, set_id)
-            return
         self.result.units += 1
         mend = f"run matteratlas build again for {model} on {set_id}"
         sound = [self.file(f.path, f.model_dump(), mend) for f in record.files]
@@ -281,7 +279,7 @@ class _Check:
         self.accounted.add(f"{PARQUET}/{model}/{set_id}.parquet")
 
     def contents(
-        self, unit: Unit, name: str, structures: dict[str, list[str]], learned: set[str]
+        self, unit: Unit, name: str, structures: dict[str, list[str] | None], learned: set[str]
     ) -> None:
         record = unit.record
         dataset = xr.open_zarr(self.root / name, consolidated=False, zarr_format=3)
@@ -293,9 +291,9 @@ class _Check:
         check_dataset(dataset, unit_schema(record, nodes=nodes), where=name)
         ids, reasons = unit.ids(), unit.reasons()
         known = structures.get(record.structure_set)
-        if known is None:
+        if record.structure_set not in structures:
             self.fault(f"{name}: set '{record.structure_set}' has no structures table")
-        elif not set(ids) <= set(known):
+        elif known is not None and not set(ids) <= set(known):
             strange = sorted(set(ids) - set(known))[0]
             self.fault(f"{name}: row '{strange}' is not in the structures table; rebuild it")
         embedded = int((reasons == "").sum())
