@@ -18,11 +18,12 @@ __version__ = metadata.version("matteratlas")
 
 if TYPE_CHECKING:
     from .builders.build import build
+    from .registry import views
     from .registry.archive import Atlas, open_atlas
     from .registry.validate import validate
     from .schemas.errors import AtlasError
 
-__all__ = ["Atlas", "AtlasError", "__version__", "build", "open_atlas", "validate"]
+__all__ = ["Atlas", "AtlasError", "__version__", "build", "open_atlas", "validate", "views"]
 
 _HOME = {
     "Atlas": "registry.archive",
@@ -31,15 +32,18 @@ _HOME = {
     "AtlasError": "schemas.errors",
     "build": "builders.build",
 }
+_MODULES = {"views": "registry.views"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'matteratlas' has no attribute '{name}'")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f".{_MODULES[name]}", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module 'matteratlas' has no attribute '{name}'")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, *_MODULES])

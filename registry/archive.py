@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,7 +16,9 @@ from .cache import Cache
 from .catalog import SET_ORDER
 from .contents import Contents
 from .files import Files
-from .unit import Unit, open_units
+from .rows import LazyRows, attach
+from .shards import ShardedArray
+from .unit import Nothing, Unit, open_units
 
 MissingPolicy = Literal["nan", "drop"]
 
@@ -236,44 +237,37 @@ class Atlas(Contents):
         )
 
     def _gather(self, model: str, layer: str, rows: pd.DataFrame) -> xr.DataArray:
-        # Rows come set by set, in the order of the structures table: pieces concatenate in order.
-        dim = int(self.index["models"][model]["layers"][layer])
-        pieces, attrs = [], {}
-        for set_id, part in rows.groupby("set", sort=False):
-            unit = self.unit(model, str(set_id)) if (part["unit_row"] >= 0).any() else None
-            if unit is None:
-                pieces.append(da.full((len(part), dim), np.nan, dtype=np.float32))
+        """Vectors of these rows of :meth:`rows`, in their order."""
+        place = rows["unit_row"].to_numpy()
+        owner = np.full(len(rows), -1, dtype=np.int32)
+        matrices: list[ShardedArray | Nothing] = []
+        attrs: dict[str, Any] = {}
+        name = f"{model}-{self.location}-{layer}"
+        for set_id in pd.unique(rows["set"]):
+            mine = (rows["set"] == set_id).to_numpy() & (place >= 0)
+            if not mine.any():
                 continue
-            array = unit.vectors(layer)
+            unit = self.unit(model, str(set_id))
+            owner[mine] = len(matrices)
+            matrices.append(unit.vectors(layer))
             attrs = unit.matemb(layer) or attrs
-            # Dask chunks follow shards: one file each.
-            lazy = da.from_array(
-                array,
-                chunks=(array.shard_rows, dim),
-                name=f"{model}-{set_id}-{layer}-{unit.record.content_sha256[:16]}",
-                asarray=False,
-                meta=np.empty((0, 0), array.dtype),
-            ).astype(np.float32)
-            take = part["unit_row"].to_numpy()
-            if (take < 0).any():
-                lazy = da.concatenate([lazy, da.full((1, dim), np.nan, dtype=np.float32)])
-            if len(take) != lazy.shape[0] or (np.diff(take) != 1).any():
-                lazy = lazy[take]
-            pieces.append(lazy)
-        data = da.concatenate(pieces) if pieces else da.zeros((0, dim), dtype=np.float32)
-        return xr.DataArray(
-            data,
+            name += f"-{unit.record.content_sha256[:16]}"
+        dim = int(self.index["models"][model]["layers"][layer])
+        lazy = LazyRows(matrices, owner, place, dim=dim)
+        array = xr.DataArray(
+            lazy.to_dask(name=name),
             dims=("structure", "feature"),
             coords={
                 "structure": rows["id"].to_numpy(dtype=object),
                 **{
-                    name: ("structure", rows[name].to_numpy(dtype=object))
-                    for name in ("set", "stratum", "kind", "reason")
+                    column: ("structure", rows[column].to_numpy(dtype=object))
+                    for column in ("set", "stratum", "kind", "reason")
                 },
             },
             name=model,
             attrs={"units": "1", "matemb": attrs, "atlas": self.location, "version": self.version},
         )
+        return attach(array, lazy)
 
     def aligned(
         self,
@@ -304,13 +298,15 @@ class Atlas(Contents):
             kept = table[table["id"].isin(common or set()) & (table["reason"] == "")]
             kept = kept.drop_duplicates("id")
             layer = self._layer(model, (layers or {}).get(model))
+            if variables:
+                order = next(iter(variables.values()))["structure"].values
+                kept = kept.set_index("id").loc[order].reset_index()
             array = self._gather(model, layer, kept).rename(feature=f"{model}_feature")
-            variables[model] = array.drop_vars("reason")
-        first = next(iter(variables.values()))
-        return xr.Dataset(
-            {m: a.sel(structure=first["structure"]) for m, a in variables.items()},
-            attrs={"atlas": self.location, "version": self.version},
-        )
+            # A model that was not run on a set may hold a shared structure in another one: the
+            # set and stratum that are named are the first model's.
+            others = ("set", "stratum", "kind") if variables else ()
+            variables[model] = array.drop_vars(["reason", *others])
+        return xr.Dataset(variables, attrs={"atlas": self.location, "version": self.version})
 
     def nodes(self, model: str, structure_id: str, *, layer: str | None = None) -> xr.DataArray:
         """Atom, residue or token vectors of one structure; float32, dims (node, feature).

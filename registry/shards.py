@@ -129,18 +129,19 @@ class ShardedArray:
                       else (slice(None), *rest)]  # fmt: skip
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Rows by number, in any order; each chunk is read once."""
+        """Rows by number, in any order; each chunk is read once, adjoining ones in one go."""
         rows = np.asarray(rows, dtype=np.int64)
         rows = np.where(rows < 0, rows + self.shape[0], rows)
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.shape[0]:
             raise IndexError(f"{self.path}: rows run from 0 to {self.shape[0] - 1}")
-        chunks = rows // self.chunk_rows
-        for chunk in np.unique(chunks):
-            wanted = chunks == chunk
-            first = int(chunk) * self.chunk_rows
-            block = self.read(first, min(first + self.chunk_rows, self.shape[0]))
-            out[wanted] = block[rows[wanted] - first]
+        chunks = np.unique(rows // self.chunk_rows)
+        apart = (np.diff(chunks) > 1) | (np.diff(chunks // self.slots) > 0)
+        for run in np.split(chunks, np.flatnonzero(apart) + 1) if len(chunks) else ():
+            first = int(run[0]) * self.chunk_rows
+            stop = min((int(run[-1]) + 1) * self.chunk_rows, self.shape[0])
+            wanted = (rows >= first) & (rows < stop)
+            out[wanted] = self.read(first, stop)[rows[wanted] - first]
         return out
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -157,11 +158,11 @@ class ShardedArray:
             return out
         shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
         jobs = [(s, out, start, stop) for s in shards]
-        if len(jobs) == 1 or _threads() == 1:
+        if len(jobs) == 1 or read_threads() == 1:
             for job in jobs:
                 self._read_shard(*job)
         else:
-            with ThreadPoolExecutor(_threads()) as pool:
+            with ThreadPoolExecutor(read_threads()) as pool:
                 for _ in pool.map(lambda job: self._read_shard(*job), jobs):
                     pass
         return out
@@ -262,7 +263,7 @@ def checksums(path: Any, slots: int) -> str:
     return base64.b64encode(np.array(tags, dtype="<u4").tobytes()).decode("ascii")
 
 
-def _threads() -> int:
+def read_threads() -> int:
     """Threads that decode shards: ``$MATTERATLAS_READ_THREADS``, else one a usable core."""
     wanted = os.environ.get("MATTERATLAS_READ_THREADS", "")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ..schemas.archive import STORE, UnitRecord, check_format, nodes_name
+from ..schemas.archive import (
+    STORE,
+    UnitRecord,
+    check_format,
+    chunk_rows,
+    nodes_name,
+    shard_rows,
+)
 from ..schemas.errors import ArchiveError
 from .files import Files
 from .shards import ShardedArray
@@ -103,7 +110,8 @@ class Nothing:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape, self.ndim, self.dtype = shape, 2, np.dtype(np.float32)
-        self.shard_rows = self.chunk_rows = max(1, shape[0])
+        self.shard_rows = shard_rows(shape[1], shape[0])
+        self.chunk_rows = chunk_rows(shape[1], shape[0])
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """NaN, (rows, feature)."""
