@@ -383,7 +383,12 @@ def _read_web(fs: Any, path: str, start: int | None, stop: int | None, size: int
         headers["Range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
     try:
         answer = sync(fs.loop, _get, fs, path, headers)
-    except (aiohttp.InvalidURL, aiohttp.TooManyRedirects, aiohttp.ClientSSLError) as error:
+    except (
+        aiohttp.InvalidURL,
+        aiohttp.NonHttpUrlClientError,
+        aiohttp.TooManyRedirects,
+        aiohttp.ClientSSLError,
+    ) as error:
         raise SourceError(
             f"{redacted(path)}: {plain(error)}; check the URL and its server"
         ) from None

@@ -257,6 +257,16 @@ def test_a_redirect_without_end() -> None:
     assert caught.value.__suppress_context__
 
 
+def test_a_redirect_that_cannot_be_followed() -> None:
+    """A signed address is as good as a password."""
+    with Odd() as server:
+        elsewhere = {"Location": "ftp://elsewhere/f?Signature=s3cret&x=1"}
+        server.say = lambda request: Answer(302, headers=elsewhere)
+        with pytest.raises(SourceError, match=r"ftp://elsewhere/f.*check the URL") as caught:
+            network.fetch(*opened(server))
+    assert "s3cret" not in one_line(caught) and caught.value.__suppress_context__
+
+
 def test_many_threads(web: FileServer) -> None:
     fs, path = opened(web)
     spans = [(i * 150, i * 150 + 1000) for i in range(100)]
