@@ -119,8 +119,13 @@ class ShardedArray:
             picked = self.read()
         else:
             index = np.asarray(rows)
-            if index.dtype.kind == "b":
+            if index.dtype.kind == "b" and index.shape == self.shape[:1]:
                 index = np.flatnonzero(index)
+            if index.ndim > 1 or (index.size and index.dtype.kind not in "iu"):
+                raise IndexError(
+                    f"{self.path}: rows are numbers or a mask of {self.shape[0]}, "
+                    f"not {index.dtype} of shape {index.shape}"
+                )
             picked = self.take(np.atleast_1d(index))
             picked = picked[0] if index.ndim == 0 else picked
         if not rest:
