@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from .cli_env import env_app
 from .console import ProgressReporter, emit_json, emit_table
 from .schemas.errors import AtlasError
 
@@ -25,6 +26,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Models the registry knows."
 sets_app = typer.Typer(no_args_is_help=True, help="Structure sets the registry knows.")
 app.add_typer(models_app, name="models")
 app.add_typer(sets_app, name="sets")
+app.add_typer(env_app, name="env")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 AtlasPath = Annotated[Path, typer.Argument(help="Atlas folder.", metavar="PATH")]

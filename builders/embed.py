@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -80,10 +79,13 @@ def unit_fingerprint(
 
 
 def model_fingerprint(card: ModelCard, storage: Storage) -> str:
-    """Hash of what decides a model's stored vectors (prose and reported scores do not)."""
+    """Hash of what decides a model's stored vectors (prose and reported scores do not).
+
+    Nor does where the model runs: the versions it runs with are the card's ``environment``.
+    """
     prose = {
         "notes", "performance", "authors", "paper", "name", "lifecycle", "starter", "licence",
-        "training",
+        "training", "isolation",
     }  # fmt: skip
     content = {
         "card": card.model_dump(mode="json", exclude=prose),
@@ -238,9 +240,9 @@ class _Embedder:
             carried=carried,
             seconds=time.perf_counter() - start,
             model_seconds=model_seconds,
-            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_rss_mb=adapter.peak_mb(),
         )
-        write_run(self.root, self.card, report)
+        write_run(self.root, self.card, report, versions=adapter.versions())
         return report
 
 
@@ -309,14 +311,10 @@ def read_unit_record(root: Path, model_id: str, set_id: str) -> UnitRecord | Non
         return None
 
 
-def write_run(root: Path, card: ModelCard, report: UnitReport) -> None:
+def write_run(
+    root: Path, card: ModelCard, report: UnitReport, *, versions: Mapping[str, str]
+) -> None:
     """Keep what a unit cost beside the archive; costs vary from run to run, units do not."""
-    versions = {}
-    for package in ["matteratlas", *(card.environment or {})]:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     with root_lock(root):
         costs = read_runs(Files(str(root)), card.id)
         costs[report.set] = {
@@ -324,7 +322,7 @@ def write_run(root: Path, card: ModelCard, report: UnitReport) -> None:
             "ms_per_structure": 1e3
             * report.model_seconds
             / max(1, report.embedded - report.carried),
-            "versions": versions,
+            "versions": {"matteratlas": metadata.version("matteratlas"), **versions},
             "cpus": os.cpu_count(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

@@ -194,6 +194,7 @@ class ModelCard(_Closed):
     tolerance: Annotated[float, Field(gt=0, description="relative, for the invariance tests")]
     energy: Energy | None
     environment: dict[str, str] | None = Field(description="package: version the card was run with")
+    isolation: Id | None = Field(description="environment of its own, run out of process")
     authors: list[str] | None
     paper: Paper | None
     performance: list[Performance] | None

@@ -10,9 +10,11 @@ see a structure their card excludes and never touch files other than their check
 from __future__ import annotations
 
 import importlib
+import resource
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -92,6 +94,20 @@ class Adapter(ABC):
 
         May raise; the base class then finds the culprit by embedding one at a time.
         """
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages the card names under ``environment``, as they are here."""
+        found = {}
+        for package in self.card.environment or {}:
+            try:
+                found[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        return found
+
+    def peak_mb(self) -> float:
+        """Most memory the process that holds the model has held, in MB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def checkpoint(self) -> Path:
         """The card's weights file, its SHA-256 checked before anything reads it.
@@ -252,7 +268,26 @@ def to_ase(structure: Structure, *, box: float | None = None) -> ase.Atoms:
 
 
 def load_adapter(card: ModelCard, *, device: str = "cpu") -> Adapter:
-    """Instantiate the adapter a card names (``module:Class`` under ``builders.adapters``).
+    """The loaded adapter of a card, in a process of its own where the card asks for isolation.
+
+    Raises
+    ------
+    CardError
+        The card names an adapter or an environment that does not exist.
+    MissingExtraError
+        The family's package is not installed.
+    SourceError
+        The card's environment cannot be prepared, or its weights are not the card's.
+    """
+    if card.isolation is None:
+        return load_here(card, device=device)
+    from .remote import Remote
+
+    return Remote(card, device=device)
+
+
+def load_here(card: ModelCard, *, device: str = "cpu") -> Adapter:
+    """Instantiate the adapter a card names (``module:Class`` under ``builders.adapters``) here.
 
     Raises
     ------

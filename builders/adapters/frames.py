@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames between a build and a model in another process: a JSON header and plain arrays.
+
+``magic, header bytes, body bytes, CRC-32`` (little-endian), the header, then the arrays one after
+the other. Nothing in a frame can be executed; one that is cut, foreign or altered is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...schemas.structures import Structure
+from .base import Embedded, Missing
+
+_MAGIC = b"MatterF1"
+_PREFIX = struct.Struct("<8sIQI")
+PREFIX_BYTES = _PREFIX.size
+#: Largest header and body: a length beyond is no length.
+_MOST_HEADER, _MOST_BODY = 1 << 28, 1 << 34
+_DTYPES = {"<f4", "<f8", "<i8"}
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class FrameError(Exception):
+    """What was read is no frame."""
+
+
+def pack(header: Mapping[str, Any], arrays: Arrays | None = None) -> bytes:
+    """One frame."""
+    parts, listed = [], []
+    for name, values in (arrays or {}).items():
+        flat = np.ascontiguousarray(values)
+        flat = flat.astype(flat.dtype.newbyteorder("<"), copy=False)
+        if flat.dtype.str not in _DTYPES:
+            raise FrameError(f"array '{name}' has dtype {flat.dtype}; send float or int64")
+        listed.append([name, flat.dtype.str, list(flat.shape)])
+        parts.append(flat.tobytes())
+    head = json.dumps({"header": header, "arrays": listed}).encode()
+    body = b"".join(parts)
+    crc = zlib.crc32(body, zlib.crc32(head))
+    return _PREFIX.pack(_MAGIC, len(head), len(body), crc) + head + body
+
+
+def sizes(prefix: bytes) -> tuple[int, int, int]:
+    """Bytes of the header and of the body, and the CRC, from the first bytes of a frame."""
+    magic, head, body, crc = _PREFIX.unpack(prefix)
+    if magic != _MAGIC or head > _MOST_HEADER or body > _MOST_BODY:
+        raise FrameError("what came is no frame")
+    return head, body, crc
+
+
+def unpack(head: bytes, body: bytes, crc: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a frame; arrays are read-only views."""
+    if zlib.crc32(body, zlib.crc32(head)) != crc:
+        raise FrameError("a frame is damaged")
+    try:
+        content = json.loads(head)
+        arrays, start = {}, 0
+        for name, dtype, shape in content["arrays"]:
+            if dtype not in _DTYPES:
+                raise FrameError(f"array '{name}' has dtype {dtype}")
+            count = int(np.prod(shape, dtype=np.int64))
+            arrays[name] = np.frombuffer(body, dtype, count, start).reshape(shape)
+            start += arrays[name].nbytes
+        header = content["header"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FrameError(f"a frame cannot be read: {error}") from error
+    if start != len(body) or not isinstance(header, dict):
+        raise FrameError("a frame holds more or less than it says")
+    return header, arrays
+
+
+class _Flat:
+    """Arrays of any shape, one after the other in a flat one."""
+
+    def __init__(self, dtype: str) -> None:
+        self._dtype = dtype
+        self._parts: list[np.ndarray] = []
+
+    def add(self, values: np.ndarray | None) -> list[int] | None:
+        if values is None:
+            return None
+        array = np.asarray(values, dtype=self._dtype)
+        self._parts.append(array.ravel())
+        return list(array.shape)
+
+    def array(self) -> np.ndarray:
+        return np.concatenate(self._parts) if self._parts else np.empty(0, dtype=self._dtype)
+
+
+class _Cursor:
+    """Takes arrays off a flat one, in the order they were added."""
+
+    def __init__(self, flat: np.ndarray) -> None:
+        self._flat, self._at = flat, 0
+
+    def take(self, shape: Sequence[int]) -> np.ndarray:
+        start, self._at = self._at, self._at + int(np.prod(shape, dtype=np.int64))
+        if self._at > len(self._flat):
+            raise FrameError("a frame lacks values")
+        return self._flat[start : self._at].reshape(shape)
+
+
+_PLAIN = (
+    "source_id", "kind", "stratum", "pbc", "smiles", "sequence", "charge", "multiplicity", "name",
+    "id", "set",
+)  # fmt: skip
+
+
+def structures_to_frame(structures: Sequence[Structure]) -> tuple[dict[str, Any], Arrays]:
+    """Header and arrays of structures, all but their labels, which no model may see."""
+    reals, integers = _Flat("<f8"), _Flat("<i8")
+    rows = []
+    for s in structures:
+        row = {name: getattr(s, name) for name in _PLAIN}
+        row["pbc"] = [bool(p) for p in s.pbc]
+        row["charge"] = int(s.charge)
+        row["multiplicity"] = None if s.multiplicity is None else int(s.multiplicity)
+        row["numbers"] = integers.add(s.numbers)
+        row["positions"] = reals.add(s.positions)
+        row["cell"] = reals.add(s.cell)
+        row["backbone"] = reals.add(s.backbone)
+        rows.append(row)
+    return {"structures": rows}, {"reals": reals.array(), "integers": integers.array()}
+
+
+def structures_from_frame(header: Mapping[str, Any], arrays: Arrays) -> list[Structure]:
+    """The structures of a frame; the inverse of :func:`structures_to_frame`."""
+    reals, integers = _Cursor(arrays["reals"]), _Cursor(arrays["integers"])
+    found = []
+    for row in header["structures"]:
+        numbers = integers.take(row["numbers"]).copy()
+        positions, cell = reals.take(row["positions"]).copy(), reals.take(row["cell"]).copy()
+        backbone = None if row["backbone"] is None else reals.take(row["backbone"]).copy()
+        plain = {name: row[name] for name in _PLAIN} | {"pbc": tuple(row["pbc"])}
+        found.append(
+            Structure(numbers=numbers, positions=positions, cell=cell, backbone=backbone, **plain)
+        )
+    return found
+
+
+def results_to_frame(results: Sequence[Embedded | Missing]) -> tuple[dict[str, Any], Arrays]:
+    """Header and arrays of what a model says of structures."""
+    flat = _Flat("<f4")
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        if isinstance(result, Missing):
+            rows.append({"missing": result.reason})
+            continue
+        rows.append(
+            {
+                "energy": None if result.energy is None else float(result.energy),
+                "pooled": {k: flat.add(v) for k, v in result.pooled.items()},
+                "nodes": {k: flat.add(v) for k, v in result.nodes.items()},
+            }
+        )
+    return {"results": rows}, {"values": flat.array()}
+
+
+def results_from_frame(header: Mapping[str, Any], arrays: Arrays) -> list[Embedded | Missing]:
+    """The results of a frame; the inverse of :func:`results_to_frame`."""
+    try:
+        values = _Cursor(arrays["values"])
+        found: list[Embedded | Missing] = []
+        for row in header["results"]:
+            if "missing" in row:
+                found.append(Missing(str(row["missing"])))
+                continue
+            pooled = {k: values.take(shape) for k, shape in row["pooled"].items()}
+            nodes = {k: values.take(shape) for k, shape in row["nodes"].items()}
+            found.append(Embedded(nodes=nodes, pooled=pooled, energy=row["energy"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FrameError(f"a frame cannot be read: {error}") from error
+    return found
