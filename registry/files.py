@@ -29,6 +29,9 @@ class Files:
 
     def __init__(self, location: str, *, cache: Cache | None = None) -> None:
         self.location = str(location).rstrip("/")
+        if not Path(self.location).is_dir():
+            # A tag or `latest` becomes one commit here: workers that unpickle this read the same.
+            self.location = hub.pinned(self.location)
         self.cache = cache
         self._open()
 
@@ -107,8 +110,10 @@ class Files:
         """Whether the file is there."""
         return bool(self._fs.exists(f"{self._root}/{path}"))
 
-    def open(self, path: str) -> IO[bytes]:
-        """A seekable handle; FileNotFoundError when absent."""
+    def open(self, path: str, *, size: int | None = None) -> IO[bytes]:
+        """A seekable handle; FileNotFoundError when absent. ``size`` in bytes saves asking."""
+        if self.local is None and size is not None:
+            return hub.open_file(self._fs, f"{self._root}/{path}", size=size)
         return cast("IO[bytes]", self._fs.open(f"{self._root}/{path}", "rb"))
 
 
