@@ -73,9 +73,10 @@ class VectorRows(Dataset[dict[str, Any]]):
         out = np.empty((len(index), self.sources[name].shape[1]), dtype=np.float32)
         edges = self.edges[name]
         pieces = np.searchsorted(edges, index, side="right") - 1
-        for piece in np.unique(pieces):
+        # Those at hand first: reading the others may push them out.
+        for piece in sorted(set(pieces.tolist()), key=lambda p: (name, p) not in self._kept):
             mine = pieces == piece
-            out[mine] = self._piece(name, int(piece))[index[mine] - edges[piece]]
+            out[mine] = self._piece(name, piece)[index[mine] - edges[piece]]
         return out
 
     def _piece(self, name: str, piece: int) -> np.ndarray:
