@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..schemas.errors import ArchiveError
+
 #: Length of a structure id.
 _ID_BYTES = 30
 #: Distinct reasons kept in full; the rest of the 16-bit codes is for their leading words.
@@ -63,8 +65,14 @@ class Rows:
 
     def append(self, structure_id: str, reason: str, energy: float, size: int) -> None:
         """Add the next row; an empty ``reason`` means embedded."""
-        self._ids += structure_id.encode("ascii").ljust(_ID_BYTES)
-        if reason not in self._reasons and len(self._reasons) == _MOST_REASONS:
+        packed = structure_id.encode("ascii", "replace").ljust(_ID_BYTES)
+        if len(packed) > _ID_BYTES or packed.decode("ascii").rstrip() != structure_id:
+            raise ArchiveError(
+                f"structure id '{structure_id}': ids are up to {_ID_BYTES} ASCII characters, none "
+                "blank at the end; mend the loader"
+            )
+        self._ids += packed
+        if reason not in self._reasons and len(self._reasons) >= _MOST_REASONS:
             reason = reason.partition(":")[0]  # more texts than codes: the particulars go
         self._codes.append(self._reasons.setdefault(reason, len(self._reasons)))
         self._has_energy |= not np.isnan(energy)
