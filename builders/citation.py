@@ -6,8 +6,11 @@ from __future__ import annotations
 import datetime
 import os
 import re
+from collections.abc import Mapping
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -46,9 +49,10 @@ def template(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def project() -> dict[str, Any]:
+@cache
+def project() -> Mapping[str, Any]:
     """The project's citation file as data."""
-    return dict(yaml.safe_load(template(_TEMPLATE)))
+    return MappingProxyType(yaml.safe_load(template(_TEMPLATE)))
 
 
 def project_url() -> str | None:
