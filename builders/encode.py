@@ -238,7 +238,13 @@ def write_twin(
     default: str,
     precision: Precision,
 ) -> None:
-    """Write the pooled vectors and columns as Parquet, bit-equal with the Zarr arrays."""
+    """Write the pooled vectors and columns as Parquet, bit-equal with the Zarr arrays.
+
+    Raises
+    ------
+    ArchiveError
+        Bytes read back differ, or a value does not fit the precision.
+    """
     kind = pa.float16() if precision.data_type == "float16" else pa.float32()
     columns = {("embedding" if layer == default else f"embedding.{layer}"): layer for layer in dims}
     schema = pa.schema(
@@ -249,6 +255,23 @@ def write_twin(
             *(pa.field(c, pa.list_(kind, dims[layer])) for c, layer in columns.items()),
         ]
     )
+
+    def table(part: slice) -> pa.Table:
+        absent = rows.reasons(part) != ""
+        arrays = [
+            pa.array(rows.column("structure_id", part), pa.string()),
+            pa.array(rows.reasons(part), pa.string(), mask=~absent),
+            pa.array(rows.energy(part), mask=np.isnan(rows.energy(part))),
+        ]
+        for column, layer in columns.items():
+            where = f"{name}/{column}"
+            if layer in pooled:
+                values = stored(pooled[layer][part], precision, where=where, first=part.start)
+            else:
+                values = np.full((len(absent), dims[layer]), np.nan, precision.data_type)
+            arrays.append(_fixed_size_list(values, absent))
+        return pa.table(arrays, schema=schema)
+
     with pq.ParquetWriter(
         path,
         schema,
@@ -258,26 +281,32 @@ def write_twin(
         use_content_defined_chunking=True,
     ) as writer:
         for part in blocks(len(rows), _ROW_GROUP):
-            absent = rows.reasons(part) != ""
-            arrays = [
-                pa.array(rows.column("structure_id", part), pa.string()),
-                pa.array(rows.reasons(part), pa.string(), mask=~absent),
-                pa.array(rows.energy(part), mask=np.isnan(rows.energy(part))),
-            ]
-            for column, layer in columns.items():
-                where = f"{name}/{column}"
-                if layer in pooled:
-                    values = stored(pooled[layer][part], precision, where=where, first=part.start)
-                else:
-                    values = np.full((len(absent), dims[layer]), np.nan, precision.data_type)
-                arrays.append(_fixed_size_list(values, absent))
-            writer.write_table(pa.table(arrays, schema=schema))
+            writer.write_table(table(part))
+    with pq.ParquetFile(path, page_checksum_verification=True) as twin:
+        parts = blocks(len(rows), _ROW_GROUP)
+        for group, part in zip(range(twin.num_row_groups), parts, strict=True):
+            for column, found, given in zip(
+                schema.names, twin.read_row_group(group).columns, table(part).columns, strict=True
+            ):
+                if not _same(found.combine_chunks(), given.combine_chunks()):
+                    raise _differs(f"{name}/{column}")
 
 
 def _fixed_size_list(values: np.ndarray, absent: np.ndarray) -> pa.Array:
     """(n, d) -> FixedSizeList[d], null where absent."""
     flat = pa.array(np.ascontiguousarray(values).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(absent))
+
+
+def _same(found: pa.Array, given: pa.Array) -> bool:
+    """Equal to the bit; of lists, where they are present."""
+    if not pa.types.is_fixed_size_list(given.type):
+        return bool(found.equals(given))
+    bits = [
+        np.ascontiguousarray(a.flatten().to_numpy(zero_copy_only=False)).view(np.uint8)
+        for a in (found, given)
+    ]
+    return bool(found.is_valid().equals(given.is_valid())) and np.array_equal(*bits)
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
