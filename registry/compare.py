@@ -23,7 +23,7 @@ from .files import Files
 from .unit import Unit
 
 #: Bytes of vectors read at once from either side.
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 16 * 2**20
 #: Ids named of each kind of change.
 EXAMPLES = 5
 

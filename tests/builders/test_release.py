@@ -351,6 +351,7 @@ def release_until(moment: int, atlas: Path, out: Path) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         try:
+            signal.alarm(120)  # a fork that hangs fails the test, not the run
             sys.addaudithook(watch)
             release(atlas, out=out)
             os.write(writer, str(acts).encode())
