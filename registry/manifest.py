@@ -262,11 +262,12 @@ def check_manifest(
         manifest = read_manifest(root)
     except ArchiveError as error:
         return [str(error)]
-    listed = {row.path: row for row in manifest.files.itertuples(index=False)}
+    columns = zip(*(manifest.files[c] for c in ("path", "bytes", "sha256")), strict=True)
+    listed = {str(path): (int(size), str(sha256)) for path, size, sha256 in columns}
 
     def fault(path: str) -> str | None:
-        row, file = listed.get(path), root / path
-        if row is None:
+        declared, file = listed.get(path), root / path
+        if declared is None:
             return f"{path}: foreign, not in {MANIFEST}; remove it"
         if not os.path.lexists(file):
             return None if partial else f"{path}: missing; restore it from release {found}"
@@ -274,11 +275,11 @@ def check_manifest(
             return f"{path}: not a plain file; restore it from release {found}"
         if progress:
             progress(path)
-        size = file.stat().st_size
-        if size != row.bytes:
-            what = "truncated" if size < row.bytes else "too long"
-            return f"{path}: {what}, {size} bytes of {row.bytes}; restore it from release {found}"
-        if sha256_of(file) != row.sha256:
+        size, (whole, sha256) = file.stat().st_size, declared
+        if size != whole:
+            what = "truncated" if size < whole else "too long"
+            return f"{path}: {what}, {size} bytes of {whole}; restore it from release {found}"
+        if sha256_of(file) != sha256:
             return f"{path}: altered, SHA-256 differs; restore it from release {found}"
         return None
 
