@@ -226,8 +226,8 @@ def _sets_text(rows: Mapping[str, int], cards: pd.DataFrame) -> str:
 
 
 def _cell(table: pd.DataFrame, row: str, column: str) -> str:
-    value = table.loc[row, column] if row in table.index and column in table else None
-    return "not stated" if value is None or pd.isna(value) is True else str(value)
+    value: Any = table.loc[row, column] if row in table.index and column in table else None
+    return "not stated" if pd.isna(value) else str(value)
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:
