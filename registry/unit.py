@@ -49,16 +49,18 @@ class Unit:
         own = f"{self.record.model}/{self.record.structure_set}"
         if path != f"{STORE}/{own}":
             raise ArchiveError(f"{where}: holds the unit '{own}'; rename its folder back")
+        # What a record gives digests of is what was written: not an array more or less.
+        wanted, found = set(self.record.content) - {"reasons"}, {n for n in documents if n}
+        if wanted != found:
+            odd = sorted(wanted ^ found)[0]
+            verb = "no" if odd in wanted else "a foreign"
+            raise ArchiveError(f"{where}: {verb} array '{odd}'; build the unit again")
         declared = {f.path: (f.bytes, f.sha256) for f in self.record.files}
         self.arrays = {
             name: ShardedArray(files, f"{path}/{name}", document, declared)
             for name, document in documents.items()
             if name
         }
-        wanted = {"structure_id", *(self.record.layers if self.record.embedded else ())}
-        wanted |= {"reason"} if len(self.record.reasons) > 1 else set()
-        if absent := sorted(wanted - set(self.arrays)):
-            raise ArchiveError(f"{where}: no array '{absent[0]}'; build the unit again")
 
     def __len__(self) -> int:
         return self.record.rows

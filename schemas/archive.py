@@ -45,8 +45,8 @@ SHARD_BYTES = 128 * 2**20
 COLUMN_CHUNK_ROWS = 16384
 COLUMN_SHARD_ROWS = 2**20
 
-#: One-dimensional columns of a unit; no layer may take their names.
-COLUMNS: tuple[str, ...] = ("structure_id", "reason", "energy", "row_size")
+#: One-dimensional columns of a unit and its list of reasons; no layer may take their names.
+COLUMNS: tuple[str, ...] = ("structure_id", "reason", "reasons", "energy", "row_size")
 
 #: Array attribute: base64 of little-endian uint32, one string a shard: the CRC-32C of its index,
 #: then of each of its chunks. A reader knows by them that bytes belong where it found them.

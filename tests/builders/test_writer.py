@@ -301,11 +301,12 @@ def test_cut_off_between_any_two_moves_of_a_commit_no_reader_is_misled(
     assert "mat2vec" in read_index(Files(str(tmp_path)))["models"]
 
 
-def test_a_layer_may_not_take_the_name_of_a_column(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["energy", "reasons"])
+def test_a_layer_may_not_take_the_name_of_a_column(tmp_path: Path, name: str) -> None:
     card = catalog.model("random-128")
-    layer = card.layers[0].model_copy(update={"name": "energy"})
-    card = card.model_copy(update={"layers": [layer], "default_layer": "energy"})
-    with pytest.raises(ArchiveError, match="a layer may not be called 'energy'"):
+    layer = card.layers[0].model_copy(update={"name": name})
+    card = card.model_copy(update={"layers": [layer], "default_layer": name})
+    with pytest.raises(ArchiveError, match=f"a layer may not be called '{name}'"):
         UnitWriter(
             tmp_path,
             card,
