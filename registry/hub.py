@@ -3,7 +3,8 @@
 
 A location is a folder or a URL (``http(s)://``, ``s3://``, ``hf://datasets/ORG/NAME[@REVISION]``,
 or any other that fsspec knows), with ``@latest``, ``@stable`` or a version behind it where it holds
-releases. Only pip reaches the network too, for :mod:`matteratlas.registry.packages`.
+releases. Weights of models come through it too (:mod:`matteratlas.registry.models_hub`), and only
+pip reaches the network besides, for :mod:`matteratlas.registry.packages`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fsspec.asyn import sync
 
 from ..schemas.errors import ArchiveError, SourceError, missing_extra
 from . import versions
+from .models_hub import model_files
 from .packages import Kind, cache_dir, package_file, sha256_of
 from .replies import (
     RETRIED,
@@ -46,6 +48,7 @@ __all__ = [
     "cache_dir",
     "fetch",
     "filesystem",
+    "model_files",
     "open_file",
     "package_file",
     "pinned",

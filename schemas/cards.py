@@ -99,9 +99,9 @@ class Checkpoint(_Closed):
     """Where the weights come from and how to know they are the right ones."""
 
     obtained: Literal["package", "hub", "gated", "url", "none"]
-    package: str | None = Field(description="name==version that ships the file")
-    path: str | None = Field(description="path inside the package")
-    revision: str | None
+    package: str | None = Field(description="name==version that ships the file; ORG/NAME on a hub")
+    path: str | None = Field(description="file inside; on a hub a pattern where there are several")
+    revision: str | None = Field(description="commit on the hub")
     sha256: Sha256 | None
     unpickles: bool = Field(description="the loader runs a full unpickle: trust the package")
 
@@ -211,6 +211,10 @@ class ModelCard(_Closed):
             self.checkpoint.package and self.checkpoint.path and self.checkpoint.sha256
         ):
             raise ValueError("checkpoint: package, path and sha256 are needed for a packaged file")
+        if self.checkpoint.obtained in {"hub", "gated"} and not (
+            self.checkpoint.package and self.checkpoint.path and self.checkpoint.revision
+        ):
+            raise ValueError("checkpoint: package, path and revision are needed for a hub's file")
         return self
 
     def layer(self, name: str | None = None) -> Layer:
