@@ -114,7 +114,7 @@ def compare_scores(
     out.moved, out.overruled = int(moved.sum()), int((moved & same).sum())
     order = np.argsort(-np.where(np.isnan(gap), np.inf, gap), kind="stable")
     for i in [i for i in order if moved[i]][:EXAMPLES] if path == _PAIRS else []:
-        names = {k: _plain(b[k].iloc[i]) for k in keys}
+        names = {k: _whole(_plain(b[k].iloc[i])) for k in keys}
         values = {"old": _plain(before[i]), "new": _plain(after[i])}
         out.largest.append({**names, **values, "same_inputs": bool(same[i])})
     return out
@@ -155,3 +155,8 @@ def _plain(value: Any) -> Any:
     if pd.isna(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _whole(value: Any) -> Any:
+    """A count that a column with gaps turned into a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -286,7 +286,7 @@ def test_scores_are_joined_on_their_keys(
         (largest,) = change.largest
         assert (largest["old"], largest["new"]) == (0.5, 0.7)
         assert largest["same_inputs"] == bool(counts.get("overruled"))
-        assert "0.5 -> 0.7" in found.text() and "metric=mutual_knn" in found.text()
+        assert "0.5 -> 0.7" in found.text() and "metric=mutual_knn k=3:" in found.text()
 
 
 def test_scores_of_selections_that_are_no_longer_what_they_were(base: Path, tmp_path: Path) -> None:
