@@ -97,6 +97,9 @@ class Files:
                 return handle.read() if stop is None else handle.read(stop - start)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ArchiveError(f"{path}: missing; fetch or build it again") from error
+        except OSError as error:  # a folder in its place, no permission, a bad disk
+            text = error.strerror or error
+            raise ArchiveError(f"{path}: cannot be read ({text}); check the disk") from error
 
     def _fetch(self, path: str, start: int | None, stop: int | None) -> bytes:
         try:
