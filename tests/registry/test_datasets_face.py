@@ -235,25 +235,15 @@ def test_an_unreleased_folder_loads_once_it_has_a_card(large: Path) -> None:
     assert [row["id"] for row in some.skip(4090).take(10)] == vectors.ids("early")[4090:4100]
 
 
-def test_a_stream_of_one_layer_moves_that_layer(hub: HubServer, pushed: str) -> None:
-    """Columns are chosen where the bytes are: the other layers stay on the Hub."""
-
-    def moved(**options: Any) -> tuple[list[str], int]:
-        hub.clear()
-        split = datasets.load_dataset(
-            pushed, "chgnet-0.3.0", split="g2", revision=TAG, streaming=True, **options
-        )
-        names = tables(split).column_names
-        log = [one for one in hub.log if one.method == "GET" and one.path.endswith("g2.parquet")]
-        return names, sum(one.sent for one in log)
-
-    names, everything = moved()
-    assert names == [
-        "structure_id", "missing_reason", "energy",
-        "embedding.conv_1", "embedding.conv_2", "embedding.conv_3", "embedding",
-    ]  # fmt: skip
-    assert moved(columns=["structure_id", "embedding"])[0] == ["structure_id", "embedding"]
-    assert everything > 0
+def test_columns_can_be_chosen_before_they_are_read(load: Load, released: Path) -> None:
+    atlas = ma.open_atlas(released)
+    expected = atlas.embeddings("chgnet-0.3.0", layer="conv_1", sets=["g2"]).values
+    for streaming in (False, True):
+        names = ["structure_id", "embedding.conv_1"]
+        split = load("chgnet-0.3.0", split="g2", streaming=streaming, columns=names)
+        table = tables(split)
+        assert table.column_names == names
+        same(matrix(table["embedding.conv_1"]), expected)
 
 
 # --- the layout that viewers and the Hub's storage want ------------------------------------------
