@@ -3,9 +3,9 @@
 
 Zarr's own readers take an absent chunk for fill values and cannot tell a shard from its neighbour.
 Here every chunk must be present, pass its CRC-32C, and carry the CRC that the array's metadata
-declares for its place. Rows in adjoining chunks come in one request after that for the index.
-Arrays are as Zarr's ``sharding_indexed`` specification has them, index at the end; other readers
-(zarr-python, tensorstore) read the same bytes.
+declares for its place. Rows in adjoining chunks come in one request, for the metadata say where
+chunks lie. Arrays are as Zarr's ``sharding_indexed`` specification has them, index at the end;
+other readers (zarr-python, tensorstore) read the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import base64
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -70,8 +70,15 @@ class ShardedArray:
                 raise ValueError("chunks carry no checksum")
             self._tags = [np.frombuffer(base64.b64decode(t), dtype="<u4") for t in tags]
             self._declared = [declared[f"{path}/{self._key(s)}"] for s in range(self.shards)]
-            if len(tags) != self.shards or any(len(t) != 1 + self.slots for t in self._tags):
+            if len(tags) != self.shards or any(len(t) != 1 + 2 * self.slots for t in self._tags):
                 raise ValueError(f"{CHECKSUMS} does not fit the shape")
+            # Chunks lie in order without gaps: their lengths say where each begins.
+            ends = [np.cumsum(t[2::2], dtype=np.int64) for t in self._tags]
+            self._edges = [np.concatenate([[0], e]) for e in ends]
+            width = 16 * self.slots + 4
+            for (size, _), edges in zip(self._declared, self._edges, strict=True):
+                if size != edges[-1] + width:
+                    raise ValueError(f"{CHECKSUMS} does not fit the files")
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ArchiveError(
                 f"{files.location}/{path}: its metadata is damaged or foreign "
@@ -92,13 +99,6 @@ class ShardedArray:
     def slots(self) -> int:
         """Chunks a shard holds."""
         return self.shard_rows // self.chunk_rows
-
-    @cached_property
-    def _indices(self) -> dict[int, np.ndarray]:
-        return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_indices"}
 
     def _key(self, shard: int) -> str:
         return "/".join(["c", str(shard), *(["0"] * (self.ndim - 1))])
@@ -178,11 +178,13 @@ class ShardedArray:
         used = min(self.shape[0] - base, self.shard_rows)
         low, high = max(start - base, 0), min(stop - base, used)
         slots = range(low // self.chunk_rows, -(-high // self.chunk_rows))
-        index, data, origin = self._chunks(shard, slots, whole=len(slots) * 2 > self.slots)
+        data, origin = self._chunks(shard, slots, whole=len(slots) * 2 > self.slots)
+        edges = self._edges[shard]
         for slot in slots:
-            offset, length = (int(v) for v in index[slot])
-            body = memoryview(data)[offset - origin : offset - origin + length]
-            self._check(body, self._tags[shard][1 + slot], shard, f"chunk {slot}")
+            body = memoryview(data)[int(edges[slot]) - origin : int(edges[slot + 1]) - origin]
+            if not len(body):
+                raise self._damaged(shard, "a chunk is absent")
+            self._check(body, self._tags[shard][1 + 2 * slot], shard, f"chunk {slot}")
             first = base + slot * self.chunk_rows
             a, b = max(first, start), min(first + self.chunk_rows, stop)
             target = out[a - start : b - start]
@@ -193,30 +195,18 @@ class ShardedArray:
                 block = self._guard(lambda body=body: self._decode(body[:-4]), shard)
                 target[...] = block[a - first : b - first]
 
-    def _chunks(self, shard: int, slots: range, *, whole: bool) -> tuple[np.ndarray, bytes, int]:
-        """The shard's index, bytes that hold the slots, and the offset those bytes start at."""
+    def _chunks(self, shard: int, slots: range, *, whole: bool) -> tuple[bytes, int]:
+        """Bytes that hold the slots, and the offset in the shard those bytes start at."""
         size, sha256 = self._declared[shard]
         path = f"{self.path}/{self._key(shard)}"
-        width = 16 * self.slots + 4
-        if whole:
-            # The CRCs below cover every byte used; hashing the file as well would cost more time.
-            data = self.files.read(path, 0, size, sha256=sha256)
-            return self._index(shard, data[size - width :]), data, 0
-        index = self._indices.get(shard)
-        if index is None:
-            index = self._index(shard, self.files.read(path, size - width, size, sha256=sha256))
-            self._indices[shard] = index
-        # Writers lay chunks in order without gaps: adjoining slots are one range.
-        offset, end = int(index[slots, 0].min()), int(index[slots].sum(axis=1).max())
-        return index, self.files.read(path, offset, end, sha256=sha256), offset
-
-    def _index(self, shard: int, data: bytes) -> np.ndarray:
-        self._check(memoryview(data), self._tags[shard][0], shard, "index")
-        index = np.frombuffer(data[:-4], dtype="<u8").reshape(-1, 2)
-        used = -(-min(self.shape[0] - shard * self.shard_rows, self.shard_rows) // self.chunk_rows)
-        if (index[:used] == _ABSENT).any():
-            raise self._damaged(shard, "a chunk is absent")
-        return index
+        edges = self._edges[shard]
+        if not whole:
+            offset, end = int(edges[slots.start]), int(edges[slots.stop])
+            return self.files.read(path, offset, end, sha256=sha256), offset
+        # The CRCs below cover every byte used; hashing the file as well would cost more time.
+        data = self.files.read(path, 0, size, sha256=sha256)
+        self._check(memoryview(data)[int(edges[-1]) :], self._tags[shard][0], shard, "index")
+        return data, 0
 
     def _check(self, body: memoryview, tag: np.uint32, shard: int, part: str) -> None:
         stored = int.from_bytes(body[-4:], "little")
@@ -252,19 +242,31 @@ class ShardedArray:
             yield rows, self.read(rows.start, rows.stop)
 
 
-def checksums(path: Any, slots: int) -> str:
-    """What :data:`~matteratlas.schemas.archive.CHECKSUMS` says of a written shard file."""
+def checksums(path: Path, slots: int) -> str:
+    """What :data:`~matteratlas.schemas.archive.CHECKSUMS` says of a written shard file.
+
+    Raises
+    ------
+    ArchiveError
+        Its chunks do not lie in order without gaps.
+    """
     with path.open("rb") as handle:
         handle.seek(-(16 * slots + 4), os.SEEK_END)
+        body = handle.tell()
         tail = handle.read()
         index = np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
-        tags = [int.from_bytes(tail[-4:], "little")]
+        tags, end = [int.from_bytes(tail[-4:], "little")], 0
         for offset, length in index:
             if offset == _ABSENT:
-                tags.append(0)
+                tags += [0, 0]
                 continue
-            handle.seek(int(offset + length) - 4)
-            tags.append(int.from_bytes(handle.read(4), "little"))
+            if offset != end:
+                raise ArchiveError(f"{path}: chunks are not in order; write the array again")
+            end += int(length)
+            handle.seek(end - 4)
+            tags += [int.from_bytes(handle.read(4), "little"), int(length)]
+    if end != body:
+        raise ArchiveError(f"{path}: bytes between chunks and index; write the array again")
     return base64.b64encode(np.array(tags, dtype="<u4").tobytes()).decode("ascii")
 
 

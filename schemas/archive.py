@@ -49,7 +49,7 @@ COLUMN_SHARD_ROWS = 2**20
 COLUMNS: tuple[str, ...] = ("structure_id", "reason", "reasons", "energy", "row_size")
 
 #: Array attribute: base64 of little-endian uint32, one string a shard: the CRC-32C of its index,
-#: then of each of its chunks. A reader knows by them that bytes belong where it found them.
+#: then CRC and length of each chunk. A reader knows by them where bytes are and that they belong.
 CHECKSUMS = "shard_crc32c"
 
 #: Leading words a missing reason may have.

@@ -17,7 +17,15 @@ from matteratlas.registry.shards import ShardedArray, checksums
 from matteratlas.schemas.archive import CHECKSUMS
 
 
-def write_array(root: Path, values: np.ndarray, *, chunk: int, slots: int, name: str = "x") -> None:
+def write_array(
+    root: Path,
+    values: np.ndarray,
+    *,
+    chunk: int,
+    slots: int,
+    name: str = "x",
+    keep_empty: bool = True,
+) -> None:
     """Write ``values`` in chunks of ``chunk`` rows, ``slots`` of them a shard, and seal them."""
     text = values.dtype.hasobject
     matrix = values.ndim == 2
@@ -35,7 +43,7 @@ def write_array(root: Path, values: np.ndarray, *, chunk: int, slots: int, name:
         shards=(chunk * slots, *width),
         compressors=[packed, Crc32cCodec()],
         fill_value="" if text else 0,
-        config={"write_empty_chunks": True},
+        config={"write_empty_chunks": keep_empty},
     )
     array[:] = values
     metadata = read_metadata(root, name)
