@@ -13,6 +13,7 @@ import pandas as pd
 from ..registry.archive import open_atlas
 from ..registry.index import file_entries
 from ..registry.tables import write_table
+from ..schemas.archive import UNRELEASED
 from ..schemas.errors import ArchiveError
 from ..schemas.progress import Reporter, Silent
 from ..schemas.scores import ANALYSIS, LOCAL, MODEL_SCORES, PAIR_SCORES
@@ -83,7 +84,8 @@ def analyze(
     Raises
     ------
     ArchiveError
-        Not an atlas folder, or one without structures or models.
+        Not an atlas folder, one without structures or models, or a release whose scores these
+        inputs and parameters would change.
     MetricError
         A metric or layer choice that does not exist, or a parameter out of range.
     """
@@ -98,6 +100,11 @@ def analyze(
     if resume and (report := unchanged(root, fingerprint)) is not None:
         said.note(report.text().splitlines()[0])
         return report
+    if atlas.version != UNRELEASED:
+        raise ArchiveError(
+            f"{root}: is release {atlas.version}, and releases never change; analyze the atlas it "
+            "was made from, or a copy of it built anew"
+        )
     (root / ANALYSIS).unlink(missing_ok=True)
 
     said.stage("reading charts", 1)

@@ -145,7 +145,6 @@ def inputs_of(root: Path, atlas: Atlas) -> dict[str, Any]:
     """Hashes of all that scores depend on: units, structures, and the cards of both."""
     units = atlas.units.sort_values(["model", "set"])
     return {
-        "release": atlas.version,
         "units": [
             f"{model}/{set_id}:{content}"
             for model, set_id, content in zip(

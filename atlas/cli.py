@@ -251,8 +251,8 @@ def release(
 
 @app.command(epilog="Example: matteratlas diff out/releases/1.0.0 out/releases/1.1.0")
 def diff(
-    old: Annotated[Path, typer.Argument(help="Atlas or release.", metavar="OLD")],
-    new: Annotated[Path, typer.Argument(help="Atlas or release.", metavar="NEW")],
+    old: Annotated[str, typer.Argument(help="Atlas or release, folder or URL.", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="Atlas or release, folder or URL.", metavar="NEW")],
     as_json: Json = False,
 ) -> None:
     """Say what changed in data terms, and which version step that makes."""
@@ -285,7 +285,16 @@ def analyze(
             resume=resume,
             reporter=reporter,
         )
+    if not report.kept:
+        _describe(path)
     emit_json(report.summary()) if as_json else print(report.text())
+
+
+def _describe(path: Path) -> None:
+    """The dataset card of an atlas names its score tables too; analyses do not write cards."""
+    from .builders.dataset_card import write_card
+
+    write_card(path)
 
 
 @app.command(epilog="Example: matteratlas gaps out/starter --kind density --top 10")
