@@ -44,7 +44,7 @@ def companion(card: ModelCard, folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the loading report of transformers, and put its settings back."""
     from transformers.utils import logging
 
@@ -77,7 +77,7 @@ def load_encoder(kind: str, folder: Path, *, device: str = "cpu") -> Any:
     import transformers
 
     cls: Any = {"bert": transformers.BertModel, "albert": transformers.AlbertModel}[kind]
-    with _quiet():
+    with quiet():
         model, report = cls.from_pretrained(
             folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True
         )
