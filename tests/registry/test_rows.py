@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vectors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import matteratlas as ma
@@ -58,6 +58,7 @@ def choices(draw: st.DrawFn) -> tuple[LazyRows, np.ndarray]:
     return LazyRows(matrices, owner, place, dim=dim), expected
 
 
+@settings(deadline=None)
 @given(choices(), st.data())
 def test_any_choice_of_rows_is_read_as_chosen(
     choice: tuple[LazyRows, np.ndarray], data: st.DataObject
@@ -77,6 +78,7 @@ def test_any_choice_of_rows_is_read_as_chosen(
         assert rows[0, 0] == expected[0, 0] or np.isnan(expected[0, 0])
 
 
+@settings(deadline=None)
 @given(choices(), st.booleans())
 def test_edges_cut_all_rows_into_pieces_no_larger_than_a_shard(
     choice: tuple[LazyRows, np.ndarray], chunks: bool
@@ -88,6 +90,7 @@ def test_edges_cut_all_rows_into_pieces_no_larger_than_a_shard(
     assert all(0 < b - a <= max(sizes, default=b) for a, b in pairwise(edges))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4))
 def test_rows_in_storage_order_are_cut_where_shards_end(n: int, chunk: int, slots: int) -> None:
     matrix = Stored(np.zeros((n, 1), np.float32), chunk * slots, chunk)
