@@ -15,9 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from ..registry import catalog
+from ..registry.commit import place_tables, settle, vouched_units
 from ..registry.files import Files
-from ..registry.index import drop_unit, read_index, start_index, write_index
+from ..registry.index import current_state, read_index, start_index
 from ..registry.tables import link_sets, read_structures_table, table_version, write_table
+from ..registry.unit import Unit
 from ..schemas.archive import (
     ATLAS_FILE,
     LOCK,
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 Selection = Literal["full", "starter"]
 _TOPIC = "matteratlas-progress"
 
-_NOTES = {
+#: Tables of source rows that a set leaves out, and why.
+NOTES = {
     "rejected": pa.schema([(c, pa.string()) for c in ("source_id", "reason", "set")]),
     "duplicates": pa.schema([(c, pa.string()) for c in ("source_id", "kept", "set")]),
 }
@@ -135,11 +138,7 @@ def build(
     report = BuildReport(out)
     with workspace(out) as own, _client(workers, scheduler) as client:
         with root_lock(out):
-            if not resume:
-                for card in model_cards:
-                    for set_card in set_cards:
-                        _forget(out, own, card.id, set_card.id)
-            write_index(out)  # a killed build may have left a unit that the index does not list
+            settle(out, scratch=own / "placing")  # what a killed build left
         reporter.stage("structures", len(set_cards))
         _prepare_sets(client, out, own, set_cards, selection, report, reporter)
         jobs = [(card, own / f"{card.id}.parquet") for card in set_cards]
@@ -149,11 +148,12 @@ def build(
             "storage": storage,
             "workspace": own,
             "device": device,
+            "resume": resume,
         }
         order = sorted(model_cards, key=_cost, reverse=True)
         report.units = _run(client, out, order, jobs, arguments, reporter)
         with root_lock(out):
-            write_index(out)
+            settle(out, scratch=own / "placing")
     position = {card.id: i for i, card in enumerate(model_cards)}
     report.units.sort(key=lambda u: position[u.model])
     return report
@@ -168,7 +168,9 @@ def open_root(out: Path) -> None:
         The folder holds something else, or a newer format.
     """
     if not (out / ATLAS_FILE).exists():
-        if out.exists() and any(p.name not in (STAGING, LOCK) for p in out.iterdir()):
+        strangers = out.exists() and any(not _begun(p.name) for p in out.iterdir())
+        # Looked at again: another builder may have made it an atlas meanwhile.
+        if strangers and not (out / ATLAS_FILE).exists():
             raise ArchiveError(f"{out}: exists and is not an atlas; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         with root_lock(out):
@@ -181,12 +183,11 @@ def open_root(out: Path) -> None:
         )
 
 
-def _forget(out: Path, own: Path, model_id: str, set_id: str) -> None:
-    """Take a unit away so that it is built anew; hold the atlas's lock."""
-    drop_unit(out, model_id, set_id)
-    folder = out / STORE / model_id / set_id
-    if folder.exists():
-        folder.replace(own / f"{model_id}.{set_id}.forgotten")
+def _begun(name: str) -> bool:
+    """Whether a build that was killed before it marked its folder leaves such a file."""
+    return name in (STAGING, LOCK) or (
+        name.startswith(f".{ATLAS_FILE}.") and name.endswith(".part")
+    )
 
 
 def _cost(card: ModelCard) -> tuple[int, int]:
@@ -236,46 +237,71 @@ def _prepare_sets(
     prepared.sort(key=lambda p: str(p["card"].id))
     known = {c.id for c in cards}
     with root_lock(out):
+        index = read_index(Files(str(out)))
+        staged = {}
         for result in prepared:
-            _check_growth(out, result["card"], result["ids"])
-        for result in prepared:
-            _write_structures(out, own, result["card"])
-        for kind in ("rejected", "duplicates"):
-            path = out / "registry" / f"{kind}.parquet"
+            card = result["card"]
+            _check_growth(out, index, card, result["ids"])
+            staged[f"structures/{card.id}.parquet"] = _stage_structures(own, card)
+        for kind in NOTES:
+            path = f"registry/{kind}.parquet"
             parts = [p[kind] for p in prepared]
-            if path.exists():  # sets of earlier builds keep their notes
-                earlier = pd.read_parquet(path)
+            if current_state(Files(str(out)), index, path):  # sets of earlier builds keep theirs
+                earlier = pd.read_parquet(out / path)
                 parts.insert(0, earlier[~earlier["set"].isin(known)])
-            table = pd.concat(parts, ignore_index=True).sort_values("set", kind="stable")
-            write_table(table.astype(object), path, schema=_NOTES[kind])
+            staged[path] = own / path
+            write_notes(kind, parts, own / path)
+        place_tables(out, staged, scratch=own / "placing")
         held = sorted((out / "structures").glob("*.parquet"))
         ids = {p.stem: read_structures_table(p, columns=["id"]) for p in held}
     for set_id, frame in link_sets(ids).items():
         report.linked[set_id] = int(frame["linked"].notna().sum())
 
 
-def _check_growth(out: Path, card: StructureSetCard, ids: list[str]) -> None:
+def write_notes(kind: str, parts: list[pd.DataFrame], path: Path) -> None:
+    """Write the notes of several sets on source rows left out; equal notes are equal bytes."""
+    table = pd.concat(parts, ignore_index=True).sort_values("set", kind="stable")
+    write_table(table.astype(object), path, schema=NOTES[kind])
+
+
+def _check_growth(out: Path, index: dict[str, Any], card: StructureSetCard, ids: list[str]) -> None:
     """A set may grow; rows it holds never go unless its card's version says that data changed."""
-    path = out / "structures" / f"{card.id}.parquet"
-    if not path.exists():
-        return
-    held = set(read_structures_table(path, columns=["id"])["id"])
+    path = f"structures/{card.id}.parquet"
+    if current_state(Files(str(out)), index, path):
+        version = table_version(out / path)
+        held = set(read_structures_table(out / path, columns=["id"])["id"])
+    else:  # absent or damaged, so written anew: then the units say which rows there are
+        version, held = card.version, set()
+        for model in index["models"]:
+            documents = vouched_units(out, index, model).get(card.id)
+            if documents:
+                unit = Unit(Files(str(out)), f"{STORE}/{model}/{card.id}", documents)
+                if unit.record.structure_set_version == version:
+                    held |= _ids(unit)
     gone = len(held - set(ids))
-    if gone and table_version(path) == card.version:
+    if gone and version == card.version:
         raise ArchiveError(
             f"{out}: holds {len(held)} structures of set '{card.id}' and this build would drop "
             f"{gone}; build the full set (--sets {card.id}) or choose another --out"
         )
 
 
-def _write_structures(out: Path, own: Path, card: StructureSetCard) -> None:
-    """The set's table as it may be passed on; hold the atlas's lock."""
+def _ids(unit: Unit) -> set[str]:
+    try:
+        return set(unit.ids())
+    except ArchiveError:
+        return set()  # damaged as well
+
+
+def _stage_structures(own: Path, card: StructureSetCard) -> Path:
+    """The set's table as it may be passed on."""
     kept = read_structures_table(own / f"{card.id}.parquet")
     if not card.redistribute_coordinates:
         arrays = [n for n, label in card.labels.items() if label.shape != "scalar"]
         kept[[*GEOMETRY, *(f"{LABEL_PREFIX}{n}" for n in arrays)]] = None
-    path = out / "structures" / f"{card.id}.parquet"
+    path = own / "structures" / f"{card.id}.parquet"
     write_table(kept, path, schema=structure_arrow_schema(card), version=card.version)
+    return path
 
 
 def _run(

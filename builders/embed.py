@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from filelock import Timeout
 
+from ..registry.commit import sound_unit, vouched_units
 from ..registry.files import Files
-from ..registry.hub import sha256_of
-from ..registry.index import read_runs, seal, write_json
+from ..registry.index import read_index, read_runs, seal, write_json
 from ..registry.unit import Unit, open_unit
 from ..schemas.archive import FORMAT_VERSION, RUNS, STORE, Precision, UnitRecord
 from ..schemas.cards import ModelCard, StructureSetCard
@@ -104,6 +104,7 @@ def embed_model(
     storage: Storage = Storage(),
     workspace: Path | None = None,
     device: str = "cpu",
+    resume: bool = True,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> list[UnitReport]:
@@ -122,6 +123,8 @@ def embed_model(
         Whether node vectors are kept, and the stored precision.
     workspace:
         Where to stage; a folder on the atlas's file system.
+    resume:
+        Keep units that are complete already; False makes them anew.
     threads:
         BLAS, OpenMP and torch threads of this process.
     progress:
@@ -133,7 +136,8 @@ def embed_model(
         One a job. A model that cannot be loaded fails all its units by name and nothing else.
     """
     set_threads(threads)
-    embedder = _Embedder(root, card, build_version, storage, workspace, device, progress)
+    again = set() if resume else {set_card.id for set_card, _ in jobs}
+    embedder = _Embedder(root, card, build_version, storage, workspace, device, again, progress)
     reports: dict[str, UnitReport] = {}
     for patience in (0.0, -1.0):
         for set_card, source in jobs:
@@ -158,10 +162,12 @@ class _Embedder:
         storage: Storage,
         workspace: Path | None,
         device: str,
+        again: set[str],
         progress: Progress | None,
     ) -> None:
         self.root, self.card, self.storage = root, card, storage
         self.build_version, self.workspace, self.device = build_version, workspace, device
+        self._again = again  # sets whose units as they are now count for nothing
         self.progress: Progress = progress or (lambda *_: None)
         self._adapter: Adapter | None = None
 
@@ -169,8 +175,10 @@ class _Embedder:
         """Keep the unit if it is the one wanted, else make it; a failure is a report."""
         ids = pq.read_table(source, columns=["id"])["id"].to_pylist()
         fingerprint = unit_fingerprint(self.card, set_card, ids, self.storage)
-        existing = read_unit_record(self.root, self.card.id, set_card.id)
-        if existing is not None and existing.fingerprint == fingerprint and self._intact(existing):
+        existing = None
+        if set_card.id not in self._again:
+            existing = self._existing(set_card, ids, fingerprint)
+        if existing is not None:
             self.progress(self.card.id, set_card.id, len(ids))
             return UnitReport(
                 self.card.id,
@@ -188,15 +196,24 @@ class _Embedder:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             return UnitReport(self.card.id, set_card.id, "failed", rows=len(ids), error=text)
 
-    def _intact(self, record: UnitRecord) -> bool:
-        """Whether every byte is still the one written: resuming heals what was damaged."""
-        for file in record.files:
-            path = self.root / file.path
-            if not path.is_file() or path.stat().st_size != file.bytes:
-                return False
-            if sha256_of(path) != file.sha256:
-                return False
-        return True
+    def _existing(
+        self, set_card: StructureSetCard, ids: list[str], fingerprint: str
+    ) -> UnitRecord | None:
+        """The unit there is, if it will do and every byte of it is sound: resuming heals damage."""
+        index = read_index(Files(str(self.root)))
+        record = sound_unit(self.root, index, self.card.id, set_card.id)
+        if record is None or record.fingerprint == fingerprint:
+            return record
+        wanted = model_fingerprint(self.card, self.storage)
+        same = (record.model_fingerprint, record.structure_set_version) == (
+            wanted,
+            set_card.version,
+        )
+        if same and record.rows > len(ids):
+            # Another builder grew the set meanwhile: rows there are never go.
+            held = open_unit(Files(str(self.root)), self.card.id, set_card.id).ids()
+            return record if set(ids) <= set(held) else None
+        return None
 
     def _build(
         self, adapter: Adapter, set_card: StructureSetCard, source: Path, fingerprint: str
@@ -204,7 +221,9 @@ class _Embedder:
         start = time.perf_counter()
         model_seconds, carried = 0.0, 0
         wanted = model_fingerprint(self.card, self.storage)
-        carry = CarryStore(self.root, self.card, model_fingerprint=wanted)
+        carry = CarryStore(
+            self.root, self.card, model_fingerprint=wanted, but=frozenset(self._again)
+        )
         with UnitWriter(
             self.root,
             self.card,
@@ -230,6 +249,7 @@ class _Embedder:
                     writer.append(structure.id, result or Missing("failed: no result"))
                 self.progress(self.card.id, set_card.id, len(window))
             record = writer.finish()
+        self._again.discard(set_card.id)
         report = UnitReport(
             self.card.id,
             set_card.id,
@@ -256,14 +276,25 @@ def read_structures(source: Path, *, window: int) -> Iterator[list[Structure]]:
 class CarryStore:
     """Rows of this model that complete units of the atlas already hold, by structure id."""
 
-    def __init__(self, root: Path, card: ModelCard, *, model_fingerprint: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        card: ModelCard,
+        *,
+        model_fingerprint: str,
+        but: frozenset[str] = frozenset(),
+    ) -> None:
         self._card = card
         self._index: dict[str, tuple[Unit, int]] = {}
         self._offsets: dict[str, np.ndarray] = {}
         files = Files(str(root))
-        for path in sorted((root / STORE / card.id).glob("*/zarr.json")):
+        try:
+            units = vouched_units(root, read_index(files), card.id)
+        except ArchiveError:
+            units = {}
+        for set_id in sorted(set(units) - but):
             try:
-                unit = open_unit(files, card.id, path.parent.name)
+                unit = Unit(files, f"{STORE}/{card.id}/{set_id}", units[set_id])
                 ids = unit.ids() if unit.record.model_fingerprint == model_fingerprint else ()
             except ArchiveError:
                 continue  # damaged: nothing to carry from it
@@ -301,14 +332,6 @@ class CarryStore:
             },
             energy=None if np.isnan(energy) else energy,
         )
-
-
-def read_unit_record(root: Path, model_id: str, set_id: str) -> UnitRecord | None:
-    """Commit record of a complete unit, or None when it is absent or unreadable."""
-    try:
-        return open_unit(Files(str(root)), model_id, set_id).record
-    except ArchiveError:
-        return None
 
 
 def write_run(

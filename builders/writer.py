@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from ..registry.commit import place_unit
 from ..registry.digest import array_digest, mapping_digest
 from ..registry.hub import sha256_of
-from ..registry.index import drop_unit, index_model
 from ..schemas.archive import (
     ATLAS_FILE,
     COLUMNS,
@@ -198,18 +198,24 @@ class UnitWriter:
 
     def _commit(self, group: Path, group_target: Path, twin: Path, twin_target: Path) -> None:
         """Move the unit into place and index it; at every instant readers find it whole or not."""
-        for path in (group_target, twin_target):
-            path.parent.mkdir(parents=True, exist_ok=True)
         with root_lock(self.root):
-            indexed = (self.root / ATLAS_FILE).exists()
+            if (self.root / ATLAS_FILE).exists():
+                place_unit(
+                    self.root,
+                    self.card.id,
+                    self.set_card.id,
+                    group=group,
+                    twin=twin,
+                    scratch=self.stage,
+                )
+                return
+            # A folder that is no atlas yet: nothing lists the unit, so nobody reads it.
+            for path in (group_target, twin_target):
+                path.parent.mkdir(parents=True, exist_ok=True)
             if group_target.exists():
-                if indexed:
-                    drop_unit(self.root, self.card.id, self.set_card.id)
                 group_target.replace(self.stage / "stale")
             twin.replace(twin_target)
             group.replace(group_target)
-            if indexed:
-                index_model(self.root, self.card.id)
 
     def _matemb(self, layer_name: str) -> dict[str, Any]:
         layer = self.card.layer(layer_name)

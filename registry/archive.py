@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..schemas.archive import STORE
 from ..schemas.errors import ArchiveError
 from .cache import Cache
 from .catalog import SET_ORDER
@@ -82,7 +83,9 @@ class Atlas(Contents):
                 f"it has {', '.join(entry['units'])}"
             )
         if model not in self._units:
-            self._units[model] = open_units(self.files, model, sha256=entry["metadata_sha256"])
+            state = self._moving(f"{STORE}/{model}/zarr.json")
+            sha256 = state["sha256"] if state else entry["metadata_sha256"]
+            self._units[model] = open_units(self.files, model, sha256=sha256)
         return self._units[model][set_id]
 
     def _require(self, model: str) -> None:

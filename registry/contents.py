@@ -19,7 +19,7 @@ from ..schemas.errors import ArchiveError
 from ..schemas.scores import ANALYSIS
 from ..schemas.structures import Structure, structure_from_row
 from .files import Files
-from .index import read_index, unseal
+from .index import PENDING, current_state, read_index, unseal
 from .tables import MODELS, SETS, link_sets
 
 #: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
@@ -96,8 +96,26 @@ class Contents:
     def _declared(self, path: str) -> dict[str, Any] | None:
         """Size and hash that the index, or for scores the analysis's record, declares."""
         listed = self._score_tables if path.startswith("scores/") else self.index["files"]
-        found = listed.get(path)
+        found = listed.get(path) or self._moving(path)
         return dict(found) if found else None
+
+    def _moving(self, path: str) -> dict[str, Any] | None:
+        """Which of its states a file is in that a build is moving, or left so by a crash.
+
+        Raises
+        ------
+        ArchiveError
+            It is in none of them.
+        """
+        if path not in self.index.get(PENDING, {}):
+            return None
+        state = current_state(self.files, self.index, path)
+        if state is None:
+            raise ArchiveError(
+                f"{self.location}/{path}: neither the old nor the new file of an interrupted "
+                "build; run matteratlas build again"
+            )
+        return state
 
     @cached_property
     def _score_tables(self) -> dict[str, Any]:

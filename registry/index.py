@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,24 @@ from . import catalog
 from .files import Files
 from .hub import sha256_of
 from .tables import MODELS, SETS, table_version, write_table
-from .unit import open_unit, open_units
+from .unit import Documents, open_unit, unit_documents
 
 #: Key that holds the hash of all the other keys.
 SEAL = "sha256"
+#: Key that holds, while files move into place, the states each of them may be in.
+PENDING = "pending"
+
+
+def canonical(content: Any) -> bytes:
+    """A JSON document as the atlas writes it: keys sorted, no blanks, one line."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode() + b"\n"
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:
     """``content`` with the SHA-256 of its canonical JSON (sorted keys, no blanks) as ``sha256``."""
     body = {k: v for k, v in content.items() if k != SEAL}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return {**body, SEAL: hashlib.sha256(text.encode()).hexdigest()}
+    return {**body, SEAL: hashlib.sha256(canonical(body)[:-1]).hexdigest()}
 
 
 def unseal(data: bytes, *, where: str, mend: str = "restore the file") -> dict[str, Any]:
@@ -66,8 +73,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        scratch.write_text(text + "\n", encoding="utf-8")
+        scratch.write_bytes(canonical(content))
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -100,19 +106,52 @@ def read_index(files: Files) -> dict[str, Any]:
 
 def start_index(root: Path, *, version: str = UNRELEASED) -> None:
     """Mark a folder as an atlas that holds nothing yet."""
-    write_json(_sealed({}, {}, version), root / ATLAS_FILE)
+    write_json(sealed_index({}, {}, version), root / ATLAS_FILE)
 
 
-def _sealed(models: dict[str, Any], files: dict[str, Any], version: str) -> dict[str, Any]:
-    return seal(
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "version": version,
-            "models": models,
-            "files": files,
-        }
-    )
+def sealed_index(
+    models: dict[str, Any],
+    files: dict[str, Any],
+    version: str,
+    *,
+    pending: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of ``atlas.json``; ``pending`` only while files move into place."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "version": version,
+        "models": models,
+        "files": files,
+    }
+    return seal({**content, PENDING: pending} if pending else content)
+
+
+def file_entry(path: Path) -> dict[str, Any] | None:
+    """Size and hash of a plain file, None where there is none."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def current_state(files: Files, index: Mapping[str, Any], path: str) -> dict[str, Any] | None:
+    """Size and hash of a table or of a model's metadata, None unless the index allows them.
+
+    While a file moves into place, and after a crash in that moment, the index allows several.
+    """
+    states = list(index.get(PENDING, {}).get(path, ()))
+    if not states and path in index["files"]:
+        states = [index["files"][path]]
+    model = path.removeprefix(f"{STORE}/").removesuffix("/zarr.json")
+    if not states and path.startswith(f"{STORE}/") and model in index["models"]:
+        states = [{"sha256": index["models"][model]["metadata_sha256"]}]
+    if files.local is not None:
+        found = file_entry(files.local / path)
+    else:
+        data = files.read(path)
+        found = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    allowed = {s["sha256"] for s in states if s is not None}
+    return found if found is not None and found["sha256"] in allowed else None
 
 
 def unit_names(root: Path) -> list[tuple[str, str]]:
@@ -130,11 +169,18 @@ def unit_records(root: Path) -> list[UnitRecord]:
 def consolidate(root: Path, model_id: str) -> None:
     """(Re)write a model's group with the metadata of all its units, so that one read opens it."""
     folder = root / STORE / model_id
-    entries = {}
-    for path in sorted(folder.glob("*/zarr.json")) + sorted(folder.glob("*/*/zarr.json")):
-        name = path.parent.relative_to(folder).as_posix()
-        entries[name] = json.loads(path.read_text(encoding="utf-8"))
-    write_json(
+    units = {p.parent.name: unit_documents(p.parent) for p in folder.glob("*/zarr.json")}
+    write_json(json.loads(model_document(model_id, units)), folder / "zarr.json")
+
+
+def model_document(model_id: str, units: Mapping[str, Documents]) -> bytes:
+    """The metadata file of a model: a Zarr group with the metadata of all its units inside."""
+    entries = {
+        f"{set_id}/{array}" if array else set_id: document
+        for set_id, documents in units.items()
+        for array, document in documents.items()
+    }
+    return canonical(
         {
             "zarr_format": 3,
             "node_type": "group",
@@ -143,62 +189,51 @@ def consolidate(root: Path, model_id: str) -> None:
             "consolidated_metadata": {
                 "kind": "inline",
                 "must_understand": False,
-                "metadata": dict(sorted(entries.items())),
+                "metadata": entries,
             },
-        },
-        folder / "zarr.json",
+        }
     )
 
 
 def model_entry(root: Path, model_id: str) -> dict[str, Any] | None:
-    """What the index says of one model; None when it has no unit."""
-    sets = [s for m, s in unit_names(root) if m == model_id]
-    if not sets:
-        return None
-    units = open_units(Files(str(root)), model_id)
-    first = next(iter(units.values())).record
+    """What the index says of one model as it lies in the folder; None when it has no unit."""
+    path = root / STORE / model_id / "zarr.json"
+    folders = [p.parent for p in path.parent.glob("*/zarr.json")]
+    units = {p.name: unit_documents(p) for p in folders}
+    return model_entry_of(units, sha256_of(path)) if units else None
+
+
+def model_entry_of(units: Mapping[str, Documents], metadata_sha256: str) -> dict[str, Any]:
+    """What the index says of a model with these units."""
+    records = {
+        s: UnitRecord.model_validate(d[""]["attributes"]["matemb"]) for s, d in units.items()
+    }
+    first = records[min(records)]
     return {
         "version": first.model_version,
         "layers": first.layers,
         "default_layer": first.default_layer,
-        "metadata_sha256": sha256_of(root / STORE / model_id / "zarr.json"),
+        "metadata_sha256": metadata_sha256,
         "units": {
             s: {
-                "set_version": u.record.structure_set_version,
-                "rows": u.record.rows,
-                "embedded": u.record.embedded,
-                "missing": u.record.missing,
-                "precision": str(u.record.precision),
-                "content_sha256": u.record.content_sha256,
+                "set_version": record.structure_set_version,
+                "rows": record.rows,
+                "embedded": record.embedded,
+                "missing": record.missing,
+                "precision": str(record.precision),
+                "content_sha256": record.content_sha256,
             }
-            for s, u in sorted(units.items())
+            for s, record in sorted(records.items())
         },
     }
 
 
-def index_model(root: Path, model_id: str) -> None:
-    """Bring one model's metadata and its entry in the index up to date; hold the atlas's lock."""
-    index = read_index(Files(str(root)))
-    models = dict(index["models"])
-    models.pop(model_id, None)
-    if any(m == model_id for m, _ in unit_names(root)):
-        consolidate(root, model_id)
-        models[model_id] = model_entry(root, model_id)
-    write_json(_sealed(models, index["files"], index["version"]), root / ATLAS_FILE)
-
-
-def drop_unit(root: Path, model_id: str, set_id: str) -> None:
-    """Take one unit out of the index before it is replaced; hold the atlas's lock."""
-    index = read_index(Files(str(root)))
-    entry = index["models"].get(model_id)
-    if entry is not None and entry["units"].pop(set_id, None) is not None:
-        if not entry["units"]:
-            del index["models"][model_id]
-        write_json(seal(index), root / ATLAS_FILE)
-
-
 def write_index(root: Path, *, version: str = UNRELEASED) -> None:
-    """(Re)write tables of cards, every model's metadata and the index; hold the atlas's lock."""
+    """Write tables of cards, every model's metadata and the index from what the folder holds.
+
+    It takes the folder's word for everything: for a folder put together by hand. Builds and merges
+    go through :mod:`matteratlas.registry.commit`, which does not.
+    """
     held = sorted({model for model, _ in unit_names(root)})
     models: dict[str, Any] = {}
     for model_id in held:
@@ -207,10 +242,13 @@ def write_index(root: Path, *, version: str = UNRELEASED) -> None:
     tables = {p.stem: table_version(p) for p in (root / "structures").glob("*.parquet")}
     known = {m: c for m, c in catalog.models().items() if m in models}
     sets = {s: c for s, c in catalog.structure_sets().items() if s in tables}
-    _write_cards(catalog.models_table(known.values()), root / MODELS, _versions(models))
-    _write_cards(catalog.sets_table(sets.values()), root / SETS, tables)
+    for path, table, versions in (
+        (root / MODELS, catalog.models_table(known.values()), _versions(models)),
+        (root / SETS, catalog.sets_table(sets.values()), tables),
+    ):
+        write_table(merged_cards(table, [path] if path.exists() else [], versions), path)
     listed = [*root.glob("structures/*.parquet"), *root.glob("registry/*.parquet")]
-    write_json(_sealed(models, file_entries(root, listed), version), root / ATLAS_FILE)
+    write_json(sealed_index(models, file_entries(root, listed), version), root / ATLAS_FILE)
 
 
 def read_runs(files: Files, model_id: str) -> dict[str, Any]:
@@ -234,17 +272,19 @@ def _versions(models: dict[str, Any]) -> dict[str, str | None]:
     return {model: entry["version"] for model, entry in models.items()}
 
 
-def _write_cards(table: pd.DataFrame, path: Path, held: dict[str, str | None]) -> None:
-    """Write cards of what is held; one of another version than the data keeps its earlier row."""
+def merged_cards(
+    table: pd.DataFrame, earlier: Iterable[Path], held: Mapping[str, str | None]
+) -> pd.DataFrame:
+    """Cards of what is held; of another version than the data, the row of an earlier table."""
     if table.empty:
         table = pd.DataFrame(columns=["id", "version"], dtype=object)
-    if path.exists():
-        earlier = pd.read_parquet(path)
-        earlier = earlier[earlier["id"].isin(set(held))]
-        current = [held[i] in (None, v) for i, v in zip(table["id"], table["version"], strict=True)]
-        stale = set(table.loc[[not c for c in current], "id"])
-        kept = earlier[earlier["id"].isin(stale | (set(held) - set(table.get("id", []))))]
+    current = [held[i] in (None, v) for i, v in zip(table["id"], table["version"], strict=True)]
+    wanted = set(held) - set(table.loc[current, "id"])
+    for path in earlier if wanted else ():
+        kept = pd.read_parquet(path)
+        kept = kept[kept["id"].isin(wanted)]
         if len(kept):
             table = table[~table["id"].isin(set(kept["id"]))]
             table = pd.concat([table, kept], ignore_index=True)
-    write_table(table, path)
+            wanted -= set(kept["id"])
+    return table

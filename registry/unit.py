@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from ..schemas.archive import (
 from ..schemas.errors import ArchiveError
 from .files import Files
 from .shards import ShardedArray
+
+#: Zarr metadata of a unit by array, "" for its group.
+Documents = dict[str, dict[str, Any]]
 
 
 class Unit:
@@ -131,11 +135,16 @@ class Nothing:
 def open_unit(files: Files, model: str, set_id: str) -> Unit:
     """A unit from its own metadata files (a folder that is being built or checked)."""
     path = f"{STORE}/{model}/{set_id}"
-    folder = _local(files) / path
-    names = sorted(p.parent.relative_to(folder).as_posix() for p in folder.glob("*/zarr.json"))
-    documents = {"": _document(files, path)}
-    documents |= {name: _document(files, f"{path}/{name}") for name in names}
-    return Unit(files, path, documents)
+    return Unit(files, path, unit_documents(_local(files) / path))
+
+
+def unit_documents(folder: Path) -> Documents:
+    """Metadata of a unit by array, "" for its group, from its own files."""
+    if not folder.is_dir():
+        raise ArchiveError(f"{folder}: missing; build the unit again")
+    files = Files(str(folder))
+    names = sorted(p.parent.name for p in folder.glob("*/zarr.json"))
+    return {name: _document(files, name) for name in ("", *names)}
 
 
 def open_units(files: Files, model: str, *, sha256: str | None = None) -> dict[str, Unit]:
@@ -148,28 +157,39 @@ def open_units(files: Files, model: str, *, sha256: str | None = None) -> dict[s
     """
     path = f"{STORE}/{model}"
     document = _document(files, path, sha256=sha256)
+    grouped = grouped_documents(document, where=f"{files.location}/{path}/zarr.json")
+    return {s: Unit(files, f"{path}/{s}", documents) for s, documents in grouped.items()}
+
+
+def grouped_documents(document: dict[str, Any], *, where: str) -> dict[str, Documents]:
+    """Metadata of each unit in a model's consolidated metadata, by set.
+
+    Raises
+    ------
+    ArchiveError
+        There are none.
+    """
     try:
         flat = document["consolidated_metadata"]["metadata"]
-        grouped: dict[str, dict[str, Any]] = {}
+        grouped: dict[str, Documents] = {}
         for name, entry in flat.items():
             set_id, _, array = name.partition("/")
             grouped.setdefault(set_id, {})[array] = entry
     except (KeyError, TypeError, AttributeError) as error:
-        raise ArchiveError(
-            f"{files.location}/{path}/zarr.json: no consolidated metadata; run matteratlas build"
-        ) from error
-    return {s: Unit(files, f"{path}/{s}", entries) for s, entries in grouped.items()}
+        raise ArchiveError(f"{where}: no consolidated metadata; run matteratlas build") from error
+    return grouped
 
 
 def _document(files: Files, path: str, *, sha256: str | None = None) -> dict[str, Any]:
-    data = files.read(f"{path}/zarr.json", sha256=sha256)
+    name = f"{path}/zarr.json" if path else "zarr.json"
+    data = files.read(name, sha256=sha256)
     try:
         found = json.loads(data)
         if not isinstance(found, dict):
             raise ValueError("not an object")
     except ValueError as error:
         raise ArchiveError(
-            f"{files.location}/{path}/zarr.json: not JSON ({error}); build the unit again"
+            f"{files.location}/{name}: not JSON ({error}); build the unit again"
         ) from error
     return found
 

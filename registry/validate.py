@@ -38,10 +38,18 @@ from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from ..schemas.structures import STRUCTURE_TABLE
 from .files import Files
 from .hub import sha256_of
-from .index import model_entry, read_index, unit_names, unseal
+from .index import (
+    PENDING,
+    canonical,
+    current_state,
+    model_entry_of,
+    read_index,
+    unit_names,
+    unseal,
+)
 from .manifest import check_manifest
 from .tables import MODELS, SETS, read_structures_table
-from .unit import Unit, open_unit
+from .unit import Documents, Unit, grouped_documents, open_unit
 
 #: What may lie beside the data without being part of it.
 ASIDE = (STAGING, LOCK, RUNS, "report.html")
@@ -112,25 +120,62 @@ class _Check:
         except ArchiveError as error:
             if "altered" not in str(error) and "not JSON" not in str(error):
                 raise
-            self.fault(str(error))
+            self.fault(str(error).removeprefix(f"{self.root}/"))
             index = {"models": {}, "files": {}, "version": UNRELEASED, "damaged": True}
+        else:
+            if (self.root / ATLAS_FILE).read_bytes() != canonical(index):
+                self.fault(f"{ATLAS_FILE}: not as it was written; restore the file")
+        self.pending(index)
         structures, learned = self.tables(index)
         found = unit_names(self.root)
+        released = index["version"] != UNRELEASED or (
+            "damaged" in index and (self.root / MANIFEST).exists()
+        )
         for model, set_id in found:
             self.progress(f"{model}/{set_id}")
             self.unit(model, set_id, structures, learned)
         if "damaged" not in index:
             self.models(index, found)
-        if index["version"] != UNRELEASED:
+        self.runs()
+        if released:
             self.accounted |= set(RELEASE_FILES)
             for fault in check_manifest(self.root):
                 if fault not in self.result.faults:
                     self.fault(fault)
-        self.strangers(index)
+        self.strangers(released)
         return self.result
 
     def fault(self, text: str) -> None:
         self.result.faults.append(text)
+
+    def pending(self, index: dict[str, Any]) -> None:
+        """Files that a build was moving when it was killed, each in a state the index allows."""
+        for path, states in sorted(index.get(PENDING, {}).items()):
+            self.accounted.add(path)
+            self.result.notes.append(
+                f"{path}: a build was interrupted while it moved into place; build again"
+            )
+            if (self.root / path).exists() or None not in states:
+                if current_state(self.files, index, path) is None:
+                    self.fault(f"{path}: neither the old nor the new file; build it again")
+
+    def runs(self) -> None:
+        """Costs lie beside the data; one that is damaged is told all the same."""
+        for path in sorted((self.root / RUNS).glob("**/*")):
+            name = path.relative_to(self.root).as_posix()
+            mend = "remove it; the costs are then unknown"
+            if path.is_dir() or (path.name.startswith(".") and path.suffix == ".part"):
+                continue
+            if path.parent.name != RUNS or path.suffix != ".json" or path.is_symlink():
+                self.fault(f"{name}: foreign file, nothing vouches for it; remove it")
+                continue
+            try:
+                record = unseal(path.read_bytes(), where=name, mend=mend)
+            except ArchiveError as error:
+                self.fault(str(error))
+                continue
+            if canonical(record) != path.read_bytes() or record.get("model") != path.stem:
+                self.fault(f"{name}: altered since it was written; {mend}")
 
     def tables(self, index: dict[str, Any]) -> tuple[dict[str, list[str] | None], set[str]]:
         """Every table against its hash and schema; returns ids by set, learned models.
@@ -140,14 +185,17 @@ class _Check:
         ids: dict[str, list[str] | None] = {}
         learned: set[str] = set()
         listed = dict(index["files"])
-        for path in sorted(self.root.glob("structures/*.parquet")):
-            listed.setdefault(path.relative_to(self.root).as_posix(), None)
-        for name in (MODELS, SETS):
-            listed.setdefault(name, None)
+        if "damaged" in index:
+            known = [*self.root.glob("structures/*.parquet"), *self.root.glob("registry/*.parquet")]
+            listed = {p.relative_to(self.root).as_posix(): None for p in known}
+        for name in index.get(PENDING, {}):
+            state = current_state(self.files, index, name)
+            if state is not None and not name.startswith((f"{STORE}/", f"{PARQUET}/")):
+                listed[name] = state
         for name, declared in sorted(listed.items()):
             self.progress(name)
             self.accounted.add(name)
-            table = self.table(name, declared, indexed="damaged" not in index)
+            table = self.table(name, declared)
             set_id = Path(name).stem
             if table is None:
                 ids |= {set_id: None} if name.startswith("structures/") else {}
@@ -184,17 +232,13 @@ class _Check:
         for name, declared in sorted(listed.items()):
             self.progress(name)
             self.accounted.add(name)
-            table = self.table(name, declared, indexed=True)
+            table = self.table(name, declared)
             if table is not None and name in SCORE_TABLES:
                 self.schema(table, SCORE_TABLES[name], name)
 
-    def table(
-        self, name: str, declared: dict[str, Any] | None, *, indexed: bool
-    ) -> pd.DataFrame | None:
+    def table(self, name: str, declared: dict[str, Any] | None) -> pd.DataFrame | None:
         """A table, hashed first; None when it is not there or not readable."""
         verb = "analyze" if name.startswith("scores/") else "build"
-        if declared is None and indexed and name.startswith("structures/"):
-            self.result.notes.append(f"{name}: not indexed yet; run matteratlas build again")
         if declared is not None and not self.file(name, declared, f"run matteratlas {verb} again"):
             return None
         try:
@@ -315,47 +359,43 @@ class _Check:
                 f"{STORE}/{model}/{set_id}: listed in {ATLAS_FILE} but absent; "
                 "run matteratlas build again"
             )
+        pending = {p.split("/")[1] for p in index.get(PENDING, {}) if p.startswith(f"{STORE}/")}
+        pending |= {p.split("/")[1] for p in index.get(PENDING, {}) if p.startswith(f"{PARQUET}/")}
         for model, set_id in sorted(set(found) - listed):
-            self.result.notes.append(
-                f"{STORE}/{model}/{set_id}: complete but not indexed yet; "
-                "run matteratlas build again"
-            )
+            name = f"{STORE}/{model}/{set_id}"
+            if model in pending:
+                self.result.notes.append(f"{name}: complete but not listed yet; build again")
+            else:
+                self.fault(f"{name}: not listed in {ATLAS_FILE}; remove it, or build to take it up")
         for model, entry in index["models"].items():
             name = f"{STORE}/{model}/zarr.json"
-            path = self.root / name
             self.accounted.add(name)
-            mine = {s for m, s in found if m == model}
-            if not path.is_file():
+            if not (self.root / name).exists():
                 self.fault(f"{name}: missing; run matteratlas build again")
-            elif sha256_of(path) == entry["metadata_sha256"]:
-                self.metadata(model, entry, mine)
-            elif mine == set(entry["units"]):
+            elif (state := current_state(self.files, index, name)) is None:
                 self.fault(f"{name}: sha256 differs from the declared one; run matteratlas build")
-        for model in {m for m, _ in found} - set(index["models"]):
-            self.accounted.add(f"{STORE}/{model}/zarr.json")
+            else:
+                document = json.loads((self.root / name).read_bytes())
+                units = grouped_documents(document, where=name)
+                self.metadata(model, entry, {s: d for s, d in units.items() if s in entry["units"]},
+                              state["sha256"])  # fmt: skip
 
-    def metadata(self, model: str, entry: dict[str, Any], sets: set[str]) -> None:
-        """Consolidated metadata say what each unit's own metadata say."""
+    def metadata(
+        self, model: str, entry: dict[str, Any], units: dict[str, Documents], sha256: str
+    ) -> None:
+        """The index says of a model what its metadata say, and those what its units' own say."""
         name = f"{STORE}/{model}/zarr.json"
-        document = json.loads((self.root / name).read_text(encoding="utf-8"))
-        for key, held in document["consolidated_metadata"]["metadata"].items():
-            path = self.root / STORE / model / key / "zarr.json"
-            if key.partition("/")[0] not in sets:
-                continue  # a unit being replaced: told above
-            if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != held:
-                self.fault(
-                    f"{STORE}/{model}/{key}/zarr.json: not what {name} says; "
-                    "run matteratlas build again"
-                )
-        if set(entry["units"]) == sets:
-            try:
-                current = model_entry(self.root, model)
-            except ArchiveError:
-                return  # told with the unit
-            if current != entry:
-                self.fault(f"{ATLAS_FILE}: model '{model}' is not what {name} says; run build")
+        if not units or model_entry_of(units, sha256)["units"] != entry["units"]:
+            self.fault(f"{ATLAS_FILE}: model '{model}' is not what {name} says; run build")
+        for set_id, documents in units.items():
+            folder = self.root / STORE / model / set_id
+            for array, document in documents.items():
+                path = folder / array / "zarr.json"
+                if not path.is_file() or not _same(path, document, exactly=not array):
+                    own = path.relative_to(self.root).as_posix()
+                    self.fault(f"{own}: not what {name} says; run matteratlas build again")
 
-    def strangers(self, index: dict[str, Any]) -> None:
+    def strangers(self, released: bool) -> None:
         """Every file that nothing vouches for."""
         for path in _walk(self.root):
             name = path.relative_to(self.root).as_posix()
@@ -363,22 +403,18 @@ class _Check:
                 continue
             if path.name.startswith(".") and path.name.endswith(".part"):
                 self.result.notes.append(f"{name}: left by an interrupted write; remove it")
-            elif self.leftover(name):
-                self.result.notes.append(f"{name}: left by an interrupted build; build again")
-            elif index["version"] == UNRELEASED or not any(
-                f.startswith(f"{name}:") for f in self.result.faults
-            ):
+            elif not released or not any(f.startswith(f"{name}:") for f in self.result.faults):
                 self.fault(f"{name}: foreign file, nothing vouches for it; remove it")
 
-    def leftover(self, name: str) -> bool:
-        """Whether a killed commit leaves such a file: a lone twin, or a group without units."""
-        parts = name.split("/")
-        if len(parts) == 3 and parts[0] == PARQUET and name.endswith(".parquet"):
-            return (
-                not (self.root / STORE / parts[1] / Path(parts[2]).stem).exists()
-                and (self.root / "structures" / parts[2]).exists()
-            )
-        return len(parts) == 3 and parts[0] == STORE and parts[2] == "zarr.json"
+
+def _same(path: Path, document: dict[str, Any], *, exactly: bool) -> bool:
+    data = path.read_bytes()
+    if exactly:
+        return data == canonical(document)
+    try:
+        return bool(json.loads(data) == document)
+    except ValueError:
+        return False
 
 
 def _walk(root: Path) -> Iterator[Path]:
