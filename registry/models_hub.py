@@ -50,7 +50,7 @@ def model_files(repo: str, revision: str, patterns: Sequence[str]) -> Path:
         repository, the revision, or a file.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     name = f"{repo}@{revision[:12]}"
     wanted = list(patterns)
@@ -62,6 +62,8 @@ def model_files(repo: str, revision: str, patterns: Sequence[str]) -> Path:
             return folder
     except LocalEntryNotFoundError:
         pass  # not in the cache, or not all of it
+    except HFValidationError as error:
+        raise SourceError(f"{name}: {plain(error)}; write ORG/NAME") from None
     if constants.is_offline_mode():
         raise SourceError(
             f"{name}: not in the cache and HF_HUB_OFFLINE forbids the network; unset it, or fetch "
@@ -83,7 +85,7 @@ def _download(repo: str, revision: str, patterns: list[str], name: str) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HFValidationError,
+        HTTPError,  # of the client's HTTP library, whichever it is
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -105,13 +107,11 @@ def _download(repo: str, revision: str, patterns: list[str], name: str) -> Path:
         raise SourceError(
             f"{name}: the model has no revision '{revision}'; mend the card's revision"
         ) from None
-    except HFValidationError as error:
-        raise SourceError(f"{name}: {plain(error)}; write ORG/NAME") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         what = "the token is not valid; renew HF_TOKEN" if status == 401 else "try again later"
         raise SourceError(f"{name}: HTTP {status} from {constants.ENDPOINT}; {what}") from None
-    except OSError as error:  # no connection, a cut download, a full disk
+    except (OSError, HTTPError) as error:  # no connection, a cut download, a full disk
         cause = error.__cause__ or error
         raise SourceError(
             f"{name}: {plain(cause)}; check the network and the disk, and try again"

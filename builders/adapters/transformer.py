@@ -104,7 +104,8 @@ def load_model(kind: str, folder: Path, *, device: str = "cpu", dtype: str = "fl
         )
     if (stated.get("quantization_config") or {}).get("quant_method") == "mxfp4":
         # The packed form takes kernels for a few devices; unpacked it runs on any.
-        extra = {**extra, "quantization_config": transformers.Mxfp4Config(dequantize=True)}
+        unpack = transformers.utils.quantization_config.Mxfp4Config(dequantize=True)
+        extra = {**extra, "quantization_config": unpack}
     with quiet():
         model, report = cls.from_pretrained(
             folder,
