@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find atlas registry builders schemas analysis -type f -not -name '*.pyc')
 
-.PHONY: atlas test lint docs install clean
+.PHONY: atlas test test-families test-small-weights lint docs install clean
 
 atlas: $(VENV)/.linked
 	$(BIN)/matteratlas build --sets starter --out $(OUT) --models $(MODELS) \
@@ -29,6 +29,14 @@ atlas: $(VENV)/.linked
 
 test: $(VENV)/.dev $(VENV)/.linked
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Models in environments of their own; installs packages. What ran and has not changed is kept.
+test-families: $(VENV)/.dev $(VENV)/.linked
+	$(BIN)/python tests/families/run.py $(FAMILIES) $(if $(AGAIN),--again)
+
+# Adapters of models from a hub, on small random weights; notes what `models list` says of them.
+test-small-weights: $(VENV)/.dev $(VENV)/.linked
+	$(BIN)/python tests/builders/adapters/record_small_weights.py
 
 lint: $(VENV)/.dev $(VENV)/.linked
 	$(BIN)/ruff format --check .

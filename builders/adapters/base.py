@@ -121,6 +121,18 @@ class Adapter(ABC):
         if not (source.package and source.path):
             raise CardError(f"model '{self.card.id}': card names no packaged checkpoint")
         path = package_file(source.package, source.path)
+        self.check_hash(path)
+        return path
+
+    def check_hash(self, path: Path) -> None:
+        """Refuse a weights file that is not the one the card names.
+
+        Raises
+        ------
+        SourceError
+            Its SHA-256 differs.
+        """
+        source = self.card.checkpoint
         if source.sha256 and path.is_file():
             actual = sha256_of(path)
             if actual != source.sha256:
@@ -128,7 +140,6 @@ class Adapter(ABC):
                     f"model '{self.card.id}': {path.name} has sha256 {actual}, the card says "
                     f"{source.sha256}; reinstall {source.package}"
                 )
-        return path
 
     def missing_reason(self, structure: Structure) -> str | None:
         """Why the card excludes this structure, or None when the model can take it."""

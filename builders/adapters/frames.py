@@ -8,6 +8,7 @@ the other. Nothing in a frame can be executed; one that is cut, foreign or alter
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ def unpack(head: bytes, body: bytes, crc: int) -> tuple[dict[str, Any], dict[str
         for name, dtype, shape in content["arrays"]:
             if dtype not in _DTYPES:
                 raise FrameError(f"array '{name}' has dtype {dtype}")
-            count = int(np.prod(shape, dtype=np.int64))
+            count = math.prod(shape)
             arrays[name] = np.frombuffer(body, dtype, count, start).reshape(shape)
             start += arrays[name].nbytes
         header = content["header"]
@@ -102,7 +103,7 @@ class _Cursor:
         self._flat, self._at = flat, 0
 
     def take(self, shape: Sequence[int]) -> np.ndarray:
-        start, self._at = self._at, self._at + int(np.prod(shape, dtype=np.int64))
+        start, self._at = self._at, self._at + math.prod(shape)
         if self._at > len(self._flat):
             raise FrameError("a frame lacks values")
         return self._flat[start : self._at].reshape(shape)
