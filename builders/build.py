@@ -33,6 +33,7 @@ from ..schemas.errors import ArchiveError, missing_extra
 from ..schemas.progress import Reporter, Silent
 from ..schemas.structure_sets import structure_arrow_schema
 from ..schemas.structures import LABEL_PREFIX
+from .dataset_card import write_card
 from .embed import Storage, UnitReport, embed_model
 from .locking import root_lock, workspace
 from .structures.sets import load_set
@@ -154,6 +155,10 @@ def build(
         report.units = _run(client, out, order, jobs, arguments, reporter)
         with root_lock(out):
             settle(out, scratch=own / "placing")
+            try:
+                write_card(out)
+            except ArchiveError as error:  # an earlier set's table is damaged: units are complete
+                reporter.note(f"no dataset card: {error}")
     position = {card.id: i for i, card in enumerate(model_cards)}
     report.units.sort(key=lambda u: position[u.model])
     return report

@@ -302,11 +302,12 @@ def _same(found: pa.Array, given: pa.Array) -> bool:
     """Equal to the bit; of lists, where they are present."""
     if not pa.types.is_fixed_size_list(given.type):
         return bool(found.equals(given))
-    bits = [
+    found_bits, given_bits = (
         np.ascontiguousarray(a.flatten().to_numpy(zero_copy_only=False)).view(np.uint8)
         for a in (found, given)
-    ]
-    return bool(found.is_valid().equals(given.is_valid())) and np.array_equal(*bits)
+    )
+    same = bool(found.is_valid().equals(given.is_valid()))
+    return same and np.array_equal(found_bits, given_bits)
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:

@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pandera.errors import SchemaErrors
 
 from ..schemas.archive import (
     ATLAS_FILE,
-    LOCK,
     MANIFEST,
     PARQUET,
     RUNS,
-    STAGING,
     STORE,
     UNRELEASED,
     check_dataset,
@@ -34,10 +30,7 @@ from ..schemas.archive import (
     unit_schema,
 )
 from ..schemas.errors import ArchiveError
-from ..schemas.scores import ANALYSIS, SCORE_TABLES
-from ..schemas.structures import STRUCTURE_TABLE
-from .files import Files
-from .hub import sha256_of
+from ..schemas.manifest import CARD_FILES, HOST_FILES, PRIVATE
 from .index import (
     PENDING,
     canonical,
@@ -48,36 +41,8 @@ from .index import (
     unseal,
 )
 from .manifest import check_manifest
-from .tables import MODELS, SETS, read_structures_table
+from .table_checks import TableChecks, Validation
 from .unit import Documents, Unit, grouped_documents, open_unit
-
-#: What may lie beside the data without being part of it.
-ASIDE = (STAGING, LOCK, RUNS, "report.html")
-#: What a release adds, accounted for by its manifest.
-RELEASE_FILES = (MANIFEST, "README.md", "croissant.json", "CITATION.cff")
-
-
-@dataclass
-class Validation:
-    """What was checked and what is wrong; empty ``faults`` means valid.
-
-    Attributes
-    ----------
-    notes : list of str
-        Leftovers of a build that was interrupted: no reader sees them, the next build clears them.
-    """
-
-    units: int = 0
-    files: int = 0
-    rows: int = 0
-    tables: int = 0
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """No fault found."""
-        return not self.faults
 
 
 def validate(
@@ -107,12 +72,10 @@ def validate(
     return _Check(Path(path), deep, progress or (lambda _: None)).run()
 
 
-class _Check:
+class _Check(TableChecks):
     def __init__(self, root: Path, deep: bool, progress: Callable[[str], None]) -> None:
-        self.root, self.deep, self.progress = root, deep, progress
-        self.result = Validation()
-        self.files = Files(str(root))
-        self.accounted: set[str] = {ATLAS_FILE}
+        super().__init__(root, progress)
+        self.deep = deep
 
     def run(self) -> Validation:
         try:
@@ -138,15 +101,12 @@ class _Check:
             self.models(index, found)
         self.runs()
         if released:
-            self.accounted |= set(RELEASE_FILES)
+            self.accounted |= {MANIFEST, *CARD_FILES}
             for fault in check_manifest(self.root):
                 if fault not in self.result.faults:
                     self.fault(fault)
         self.strangers(released)
         return self.result
-
-    def fault(self, text: str) -> None:
-        self.result.faults.append(text)
 
     def pending(self, index: dict[str, Any]) -> None:
         """Files that a build was moving when it was killed, each in a state the index allows."""
@@ -155,9 +115,9 @@ class _Check:
             self.result.notes.append(
                 f"{path}: a build was interrupted while it moved into place; build again"
             )
-            if (self.root / path).exists() or None not in states:
-                if current_state(self.files, index, path) is None:
-                    self.fault(f"{path}: neither the old nor the new file; build it again")
+            wanted = (self.root / path).exists() or None not in states
+            if wanted and current_state(self.files, index, path) is None:
+                self.fault(f"{path}: neither the old nor the new file; build it again")
 
     def runs(self) -> None:
         """Costs lie beside the data; one that is damaged is told all the same."""
@@ -176,116 +136,6 @@ class _Check:
                 continue
             if canonical(record) != path.read_bytes() or record.get("model") != path.stem:
                 self.fault(f"{name}: altered since it was written; {mend}")
-
-    def tables(self, index: dict[str, Any]) -> tuple[dict[str, list[str] | None], set[str]]:
-        """Every table against its hash and schema; returns ids by set, learned models.
-
-        The ids of a set whose table is at fault are None: that is told, once.
-        """
-        ids: dict[str, list[str] | None] = {}
-        learned: set[str] = set()
-        listed = dict(index["files"])
-        if "damaged" in index:
-            known = [*self.root.glob("structures/*.parquet"), *self.root.glob("registry/*.parquet")]
-            listed = {p.relative_to(self.root).as_posix(): None for p in known}
-        for name in index.get(PENDING, {}):
-            state = current_state(self.files, index, name)
-            if state is not None and not name.startswith((f"{STORE}/", f"{PARQUET}/")):
-                listed[name] = state
-        for name, declared in sorted(listed.items()):
-            self.progress(name)
-            self.accounted.add(name)
-            table = self.table(name, declared)
-            set_id = Path(name).stem
-            if table is None:
-                ids |= {set_id: None} if name.startswith("structures/") else {}
-                continue
-            if name.startswith("structures/"):
-                self.schema(table, STRUCTURE_TABLE, name)
-                if "set" in table and set(table["set"]) - {set_id}:
-                    self.fault(f"{name}: column 'set' names another set; rename the file back")
-                ids[set_id] = list(table["id"]) if "id" in table else []
-            elif name == MODELS and "learned" in table:
-                learned = set(table.loc[table["learned"].astype(bool), "id"])
-        self.scores()
-        return ids, learned
-
-    def scores(self) -> None:
-        """Score tables against the analysis's own record."""
-        if not (self.root / "scores").is_dir():
-            return
-        try:
-            data = (self.root / ANALYSIS).read_bytes()
-            record = unseal(data, where=ANALYSIS, mend="run matteratlas analyze again")
-            listed = dict(record.get("tables", {}))
-        except FileNotFoundError:
-            listed = {}
-            for path in sorted((self.root / "scores").glob("*.parquet")):
-                self.result.notes.append(
-                    f"scores/{path.name}: no {ANALYSIS} vouches for it; run matteratlas analyze"
-                )
-                self.accounted.add(f"scores/{path.name}")
-        except ArchiveError as error:
-            self.fault(str(error))
-            listed = {}
-        self.accounted.add(ANALYSIS)
-        for name, declared in sorted(listed.items()):
-            self.progress(name)
-            self.accounted.add(name)
-            table = self.table(name, declared)
-            if table is not None and name in SCORE_TABLES:
-                self.schema(table, SCORE_TABLES[name], name)
-
-    def table(self, name: str, declared: dict[str, Any] | None) -> pd.DataFrame | None:
-        """A table, hashed first; None when it is not there or not readable."""
-        verb = "analyze" if name.startswith("scores/") else "build"
-        if declared is not None and not self.file(name, declared, f"run matteratlas {verb} again"):
-            return None
-        try:
-            read = read_structures_table if name.startswith("structures/") else pd.read_parquet
-            table = read(self.root / name)
-        except FileNotFoundError:
-            self.fault(f"{name}: missing; run matteratlas {verb} again")
-        except Exception as error:
-            text = " ".join(str(error).split())[:160]
-            self.fault(f"{name}: unreadable ({text}); run matteratlas {verb} again")
-        else:
-            self.result.tables += 1
-            return table
-        return None
-
-    def file(self, name: str, declared: dict[str, Any], mend: str) -> bool:
-        """Whether a file is there with the size and hash declared."""
-        path = self.root / name
-        self.result.files += 1
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            self.fault(f"{name}: leaves the atlas; the record that lists it is not to be trusted")
-        elif path.is_symlink():
-            self.fault(f"{name}: a link, not a file; {mend}")
-        elif not path.is_file():
-            self.fault(f"{name}: missing; {mend}")
-        elif path.stat().st_size != declared["bytes"]:
-            self.fault(f"{name}: {path.stat().st_size} bytes, {declared['bytes']} declared; {mend}")
-        elif sha256_of(path) != declared["sha256"]:
-            self.fault(f"{name}: sha256 differs from the declared one; {mend}")
-        else:
-            return True
-        return False
-
-    def schema(self, table: pd.DataFrame, schema: Any, name: str) -> None:
-        try:
-            schema.validate(table, lazy=True)
-        except SchemaErrors as error:
-            cases = error.failure_cases.drop_duplicates(["check", "index"])
-            for case in cases.head(5).itertuples():
-                row = "" if pd.isna(case.index) else f", row {case.index}"
-                if case.schema_context == "DataFrameSchema" and row:  # a fault of the whole row
-                    self.fault(f"{name}{row}: {case.check}")
-                    continue
-                self.fault(
-                    f"{name}{row}: column '{case.column}' fails {case.check} "
-                    f"(value {str(case.failure_case)[:60]!r})"
-                )
 
     def unit(
         self, model: str, set_id: str, structures: dict[str, list[str] | None], learned: set[str]
@@ -399,7 +249,8 @@ class _Check:
         """Every file that nothing vouches for."""
         for path in _walk(self.root):
             name = path.relative_to(self.root).as_posix()
-            if name in self.accounted or name.split("/")[0] in ASIDE:
+            aside = (*PRIVATE, *(HOST_FILES if released else CARD_FILES[:1]))
+            if name in self.accounted or name.split("/")[0] in aside:
                 continue
             if path.name.startswith(".") and path.name.endswith(".part"):
                 self.result.notes.append(f"{name}: left by an interrupted write; remove it")

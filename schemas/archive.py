@@ -272,7 +272,7 @@ def unit_schema(record: UnitRecord, *, nodes: dict[str, int]) -> pax.DatasetSche
     nodes :
         Node rows of each layer that keeps them.
     """
-    rows = {"structure": record.rows}
+    rows: dict[str, int | None] = {"structure": record.rows}
     variables: dict[str, Any] = {
         "structure_id": pax.DataVar(dims=("structure",), sizes=rows),
         "reason": pax.DataVar(dtype=np.uint16, dims=("structure",), sizes=rows, required=False),

@@ -172,7 +172,7 @@ def test_adding_a_model_touches_no_other_unit(atlas_copy: Path) -> None:
     starter(atlas_copy, "skipatom")
     after = hashes(atlas_copy)
     changed = {p for p in before if before[p] != after.get(p)}
-    assert changed == {"atlas.json", "registry/models.parquet"}
+    assert changed == {"atlas.json", "registry/models.parquet", "README.md"}
     units = [p for p in before if p.split("/")[0] in ("embeddings.zarr", "parquet")]
     assert all((atlas_copy / p).stat().st_mtime_ns == times[p] for p in units) and units
     assert any(p.startswith("embeddings.zarr/skipatom/") for p in after)
