@@ -187,6 +187,7 @@ def test_adding_a_set_touches_no_other_unit(atlas_copy: Path) -> None:
     assert changed <= {
         "atlas.json",
         "embeddings.zarr/mat2vec/zarr.json",
+        "README.md",
         "registry/sets.parquet",
         "registry/rejected.parquet",
         "registry/duplicates.parquet",
