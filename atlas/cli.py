@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +55,7 @@ def models_list(as_json: Json = False) -> None:
             "dim": c.layer().dim,
             "parameters": c.parameters,
             "weights": c.checkpoint.obtained,
+            "status": str(catalog.status(c)),
             "licence": c.licence.weights,
         }
         for c in cards
@@ -108,7 +110,10 @@ def _show(card: dict[str, Any], as_json: bool) -> None:
 def build(
     models: Annotated[
         list[str] | None,
-        typer.Option(help="Ids or families, comma-separated; 'starter', or 'all' (default)."),
+        typer.Option(
+            help="Ids or families, comma-separated; 'starter', or 'all' (default): those whose "
+            "weights come with packages. Models from a hub are taken by name, with --download."
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,
@@ -126,11 +131,19 @@ def build(
         str, typer.Option(help="Stored precision: float32, float16 or bitround-N.")
     ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download", help="Let weights be fetched from a hub.", envvar="MATTERATLAS_DOWNLOADS"
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Embed structure sets with models. Exits 9 if some unit failed; the rest is complete."""
     from .builders.build import build as run
 
+    if download:  # in the environment, so that worker processes have it too
+        os.environ["MATTERATLAS_DOWNLOADS"] = "1"
     wanted = _split(sets)
     starter = wanted in (None, ["starter"])
     with ProgressReporter(quiet=as_json) as reporter:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from ..schemas.cards import ModelCard, StructureSetCard, elements_of, read_card
 from ..schemas.errors import CardError
 
 Relation = Literal["in", "out", "unknown"]
+State = Literal["ran", "loads", "blocked"]
 
 _HERE = Path(__file__).parent
 
@@ -82,10 +84,60 @@ def structure_set(set_id: str) -> StructureSetCard:
     return structure_sets()[_pick("set", set_id, structure_sets())]
 
 
+def at_hand(card: ModelCard) -> bool:
+    """Whether the model comes with packages alone: no download from a hub, and no account."""
+    return card.checkpoint.obtained in {"package", "none"}
+
+
+class Status(NamedTuple):
+    """How far a model has been run: its state, and why it is no better."""
+
+    state: State
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.why}" if self.why else self.state
+
+
+@cache
+def small_weights(path: Path | None = None) -> dict[str, dict[str, str]]:
+    """Rows of ``small_weights.csv`` by model id: what the tests with small weights last found.
+
+    Columns: ``model``, ``outcome`` (``loads`` or ``blocked``), ``why``, ``packages``, ``date``.
+    """
+    with (path or _HERE / "small_weights.csv").open(encoding="utf-8", newline="") as handle:
+        return {row["model"]: row for row in csv.DictReader(handle)}
+
+
+def status(card: ModelCard) -> Status:
+    """How far a model has been run.
+
+    ``ran``: with its published weights, or it has none; every run of the tests repeats it.
+    ``loads``: its weights have to be fetched from a hub, and were not; its adapter is tested on
+    small random weights of the same class (:func:`small_weights`). ``blocked``: neither, and why.
+    Models in an environment of their own have theirs from ``make test-families``.
+    """
+    from .environment_cards import read_families
+
+    if card.isolation is None and at_hand(card):
+        return Status("ran", "")
+    table = small_weights() if card.isolation is None else read_families()
+    row = table.get(card.id)
+    if row is None:
+        target = "test-small-weights" if card.isolation is None else "test-families"
+        return Status("blocked", f"not tested yet; run: make {target}")
+    states: dict[str, State] = {"ran": "ran", "loads": "loads"}
+    return Status(states.get(row["outcome"], "blocked"), row["why"])
+
+
 def select_models(names: Sequence[str] | None) -> list[ModelCard]:
-    """Cards for ids, families, ``starter`` or ``all``; keeps registry order, drops repeats."""
+    """Cards for ids, families, ``starter`` or ``all``; keeps registry order, drops repeats.
+
+    ``all``, and no names, means every model that is :func:`at_hand`. The others are taken where
+    their id or family is named.
+    """
     if not names or list(names) == ["all"]:
-        return list(models().values())
+        return [c for c in models().values() if at_hand(c)]
     if list(names) == ["starter"]:
         return [c for c in models().values() if c.starter]
     families = {c.family for c in models().values()}

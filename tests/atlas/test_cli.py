@@ -121,3 +121,42 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_models_list_tells_how_far_each_has_been_run() -> None:
+    result = CliRunner().invoke(app, ["models", "list", "--json"])
+    found = {row["id"]: row["status"] for row in json.loads(result.stdout)}
+    assert found == {i: str(catalog.status(c)) for i, c in catalog.models().items()}
+    assert {s.partition(":")[0] for s in found.values()} <= {"ran", "loads", "blocked"}
+    assert found["mat2vec"] == "ran" and found["esm2-8m"] == "loads"
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "says"),
+    [
+        ({"HF_HUB_OFFLINE": "1"}, ["--download"], "HF_HUB_OFFLINE forbids the network"),
+        ({"HF_HUB_OFFLINE": "0"}, [], "allow its download with --download"),
+    ],
+)
+def test_a_model_from_a_hub_is_never_fetched_unasked(
+    tmp_path: Path, environment: dict[str, str], options: list[str], says: str
+) -> None:
+    done = run(
+        *[
+            "build",
+            "--models",
+            "esm2-8m,mat2vec",
+            "--sets",
+            "elements",
+            "--out",
+            str(tmp_path / "a"),
+        ],
+        *["--workers", "0", "--json", *options],
+        **environment,
+        HF_HOME=str(tmp_path / "home"),
+        HF_ENDPOINT="http://127.0.0.1:9",
+    )
+    assert done.returncode == 9, done.stderr
+    units = {u["model"]: u for u in json.loads(done.stdout)["units"]}
+    assert units["mat2vec"]["outcome"] == "built"
+    assert units["esm2-8m"]["outcome"] == "failed" and says in units["esm2-8m"]["error"]

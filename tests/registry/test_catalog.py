@@ -84,8 +84,14 @@ def test_unknown_ids_name_the_nearest() -> None:
 
 def test_selection_by_id_family_and_all() -> None:
     everything = list(catalog.models())
-    assert [c.id for c in catalog.select_models(None)] == everything
-    assert [c.id for c in catalog.select_models(["all"])] == everything
+    at_hand = [i for i, c in catalog.models().items() if catalog.at_hand(c)]
+    assert len(at_hand) >= 45 and "chgnet-0.3.0" in at_hand and "esm2-8m" not in at_hand
+    assert [c.id for c in catalog.select_models(None)] == at_hand
+    assert [c.id for c in catalog.select_models(["all"])] == at_hand
+    # What has to be fetched is taken where it is named, by id or by family.
+    assert [c.id for c in catalog.select_models(["esm2"])] == ["esm2-150m", "esm2-650m", "esm2-8m"]
+    assert [c.id for c in catalog.select_models(["esm2-8m"])] == ["esm2-8m"]
+    assert all(catalog.at_hand(c) for c in catalog.select_models(["starter"]))
     tables = [c.id for c in catalog.select_models(["element-tables", "mat2vec"])]
     assert "mat2vec" in tables and len(tables) == len(set(tables)) >= 11
     assert all(catalog.model(i).family == "element-tables" for i in tables)
@@ -96,6 +102,22 @@ def test_selection_by_id_family_and_all() -> None:
         catalog.select_models(["soap", "nothing-like-it"])
     assert [c.id for c in catalog.select_sets(["g2", "g2"])] == ["g2"]
     assert [c.id for c in catalog.select_sets(None)] == list(catalog.structure_sets())
+
+
+def test_status_says_how_far_a_model_has_been_run(tmp_path: Path) -> None:
+    found = {i: catalog.status(c) for i, c in catalog.models().items()}
+    assert found["chgnet-0.3.0"] == found["soap"] == ("ran", "")
+    assert found["esm2-8m"] == ("loads", "") and str(found["esm2-8m"]) == "loads"
+    assert found["molformer-xl-10pct"].state == "blocked"
+    assert str(found["molformer-xl-10pct"]).startswith("blocked: ")
+    for model, status in found.items():
+        card = catalog.model(model)
+        assert status.state != "blocked" or status.why, model
+        assert card.isolation or status.state == "ran" or not catalog.at_hand(card)
+    stranger = catalog.model("esm2-8m").model_copy(update={"id": "esm2-3b"})
+    assert catalog.status(stranger) == (
+        "blocked", "not tested yet; run: make test-small-weights"
+    )  # fmt: skip
 
 
 # --- registries that are wrong -------------------------------------------------------------------
