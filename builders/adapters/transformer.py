@@ -150,7 +150,7 @@ def hidden_states(
     layers:
         ``last`` and ``layer_<i>``.
     pad:
-        Id that fills rows up; masked, so any will do.
+        Id that fills rows up, the tokenizer's own: masked, but ESM-2 counts its mask tokens.
     budget:
         Most tokens in a padded batch.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import tokenizers
 import torch
 import transformers
@@ -33,6 +34,7 @@ from matteratlas.schemas.cards import ModelCard
 
 #: Width of every model here; heads are 8 wide.
 DIM = 32
+SEED = 7
 ESM_VOCABULARY = (
     "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
 ).split()
@@ -136,7 +138,7 @@ def tiny_files(adapter: str, encoder: str, blocks: int, path: str) -> dict[str, 
     """Files of a repository: weights saved as the card's path says, configuration, tokenizer."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        torch.manual_seed(7)
+        torch.manual_seed(SEED)
         model = MODELS[encoder](blocks)
         if path == "pytorch_model.bin":
             torch.save(model.state_dict(), folder / path)
@@ -309,3 +311,56 @@ TOKENIZERS: dict[str, Callable[[Path], None]] = {
     "roberta": _roberta_tokenizer, "gpt_neo": _selfies_tokenizer, "esm": _esm_tokenizer,
     "t5": _prostt5_tokenizer, **{kind: _chat_tokenizer(kind) for kind in CHAT},
 }  # fmt: skip
+
+
+# --- what the files hold -------------------------------------------------------------------------
+
+
+def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's weights, whatever files they are in."""
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= safetensors.torch.load_file(path)
+    for path in sorted(folder.glob("*.bin")):
+        found |= torch.load(path, weights_only=True)
+    return found
+
+
+def pack_experts(folder: Path) -> dict[str, torch.Tensor]:
+    """Put the experts of a small gpt-oss into MXFP4, as they are published.
+
+    A block is 32 numbers of four bits with one scale, a power of two (OCP Microscaling Formats
+    1.0, section 5.4; sign, two bits of exponent, one of mantissa).
+
+    Returns
+    -------
+    dict
+        The numbers they stand for, bfloat16, by the name the loaded model has for them.
+    """
+    halves = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    values = torch.cat([halves, -halves])
+    path = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    expected = {}
+    generator = torch.Generator().manual_seed(3)
+    for name in [n for n in weights if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = weights.pop(name).shape
+        shape = (experts, outputs, inputs // 32)
+        codes = torch.randint(0, 16, (*shape, 32), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(120, 128, shape, generator=generator, dtype=torch.uint8)
+        weights[f"{name}_blocks"] = codes[..., 0::2] | codes[..., 1::2] << 4
+        weights[f"{name}_scales"] = scales
+        numbers = values[codes.long()] * torch.exp2(scales.float() - 127)[..., None]
+        whole = numbers.reshape(experts, outputs, inputs).transpose(1, 2)
+        expected[name.removeprefix("model.")] = whole.to(torch.bfloat16)
+    safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens",
+            "lm_head",
+        ],
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return expected
