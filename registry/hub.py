@@ -3,7 +3,8 @@
 
 A location is a folder or a URL (``http(s)://``, ``s3://``, ``hf://datasets/ORG/NAME[@REVISION]``,
 or any other that fsspec knows), with ``@latest``, ``@stable`` or a version behind it where it holds
-releases. Weights of models come through it too (:mod:`matteratlas.registry.models_hub`), and only
+releases. Weights of models come through it too (:mod:`matteratlas.registry.models_hub`,
+:mod:`matteratlas.registry.models_url`), and only
 pip reaches the network besides, for :mod:`matteratlas.registry.packages`.
 """
 
@@ -28,6 +29,7 @@ from fsspec.asyn import sync
 from ..schemas.errors import ArchiveError, SourceError, missing_extra
 from . import versions
 from .models_hub import model_files
+from .models_url import model_url
 from .packages import Kind, cache_dir, package_file, sha256_of
 from .replies import (
     RETRIED,
@@ -49,6 +51,7 @@ __all__ = [
     "fetch",
     "filesystem",
     "model_files",
+    "model_url",
     "open_file",
     "package_file",
     "pinned",
