@@ -38,6 +38,7 @@ from .frames import (
     structures_to_frame,
     unpack,
 )
+from .weights import obtain
 
 #: Seconds for a process to import its packages and load the weights.
 START_TIMEOUT = 600.0
@@ -194,6 +195,8 @@ class Remote(Adapter):
             raise CardError(f"model '{self.card.id}': key 'isolation' names no environment")
         self._environment: EnvironmentCard = environment(self.card.isolation)
         self._python = prepare(self._environment).python
+        if self.card.checkpoint.obtained not in {"package", "none"}:
+            obtain(self.card)  # its own process has no tokens
         self._process: Process | None = None
         self._crashes, self._sound = 0, False
         self._peak = 0.0

@@ -31,7 +31,12 @@ from matteratlas.schemas.archive import REASONS
 from matteratlas.schemas.errors import SourceError
 from matteratlas.schemas.structures import Structure
 
-CARDS = {i: card for i, card in catalog.models().items() if card.isolation is not None}
+#: Those whose weights have to be fetched are tested on small ones, in ``test_small_weights.py``.
+CARDS = {
+    i: card
+    for i, card in catalog.models().items()
+    if card.isolation is not None and catalog.at_hand(card)
+}
 PUBLISHED = Path(__file__).with_name("published.py")
 
 
