@@ -10,9 +10,6 @@ from ...schemas.structures import Structure
 from .base import Adapter, Embedded
 from .transformer import hidden_states, load_model, load_tokenizer, token_layers, weights_folder
 
-#: Residues in one padded batch.
-_BUDGET = 4096
-
 
 class Esm2(Adapter):
     """ESM-2 with a vector a residue; the start and end tokens it was trained with are left out."""
@@ -48,7 +45,6 @@ class Esm2(Adapter):
             [self.encode(s.sequence or "") for s in structures],
             layers=token_layers(self.card),
             pad=self.tokenizer.pad_token_id,
-            budget=_BUDGET,
             device=self.device,
         )
         return [

@@ -23,8 +23,6 @@ from .transformer import (
     weights_folder,
 )
 
-#: Tokens in one padded batch.
-_BUDGET = 4096
 #: A symbol of a SELFIES string; the dot parts fragments.
 _SYMBOL = re.compile(r"\[[^\]]*\]|\.")
 
@@ -89,7 +87,6 @@ class SmilesModel(SmilesAdapter):
             [ids for ids, _ in encoded],
             layers=token_layers(self.card),
             pad=self.tokenizer.pad_token_id or 0,
-            budget=_BUDGET,
             device=self.device,
         )
         return [

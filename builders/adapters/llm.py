@@ -27,8 +27,6 @@ from .transformer import (
     weights_folder,
 )
 
-#: Tokens in one padded batch.
-_BUDGET = 4096
 #: Decimals of coordinates in ångström.
 _DECIMALS = 6
 #: Put before a chat template: some print the date, and a fixed one keeps vectors the same.
@@ -140,7 +138,6 @@ class LanguageModel(Adapter):
             [ids for ids, _ in encoded],
             layers=["last"],
             pad=self.tokenizer.pad_token_id or 0,
-            budget=_BUDGET,
             device=self.device,
         )
         return [

@@ -22,8 +22,6 @@ from ...schemas.structures import Structure
 from .base import Adapter, Embedded
 from .transformer import hidden_states, load_model, token_layers, weights_folder
 
-#: Residues in one padded batch.
-_BUDGET = 4096
 #: Fixed places of the published vocabulary: filler, end, the first residue, and the unknown one.
 _PAD, _END, _FIRST, _ANY = 0, 1, 3, 23
 #: The 20 residues, and those rarer that the authors read as X.
@@ -66,7 +64,6 @@ class ProstT5Sequence(Adapter):
             ],
             layers=token_layers(self.card),
             pad=_PAD,
-            budget=_BUDGET,
             device=self.device,
         )
         return [

@@ -30,6 +30,8 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("RobertaModel", {"add_pooling_layer": False}),
     "t5": ("T5EncoderModel", {}),
 }
+#: Tokens in one padded batch: on a processor more outgrow its cache, elsewhere fewer starve it.
+CPU_BUDGET, DEVICE_BUDGET = 1024, 16384
 #: Files wanted beside the weights: configuration, vocabulary, chat template.
 COMPANIONS = ("*.json", "*.txt", "*.jinja")
 
@@ -138,7 +140,7 @@ def hidden_states(
     *,
     layers: Sequence[str],
     pad: int,
-    budget: int,
+    budget: int | None = None,
     device: str = "cpu",
 ) -> list[dict[str, np.ndarray]]:
     """Hidden states of token sequences, those of like length run together, padded and masked.
@@ -152,7 +154,7 @@ def hidden_states(
     pad:
         Id that fills rows up, the tokenizer's own: masked, but ESM-2 counts its mask tokens.
     budget:
-        Most tokens in a padded batch.
+        Most tokens in a padded batch; by default as suits the device.
 
     Returns
     -------
@@ -165,6 +167,8 @@ def hidden_states(
     settings: dict[str, Any] = {"output_hidden_states": inner}
     if hasattr(model.config, "use_cache") and not model.config.is_encoder_decoder:
         settings["use_cache"] = False
+    if budget is None:
+        budget = CPU_BUDGET if device == "cpu" else DEVICE_BUDGET
     out: dict[int, dict[str, np.ndarray]] = {}
     for rows in length_batches([len(i) for i in ids], budget=budget):
         tokens, mask = pad_tokens([ids[r] for r in rows], pad=pad)
