@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing import forkserver
@@ -71,32 +71,63 @@ class Job:
     resume: bool = True
     workers: int = 0
 
+    def __call__(self, root: Path) -> None:
+        from matteratlas.builders.build import build
 
-def run(root: Path, job: Job, *, kill_at: int | None = None, count: Any = None) -> None:
-    """Build in this process; SIGKILL it before its ``kill_at``-th step in the tree."""
+        report = build(
+            root,
+            models=self.models,
+            sets=self.sets,
+            selection=self.selection,  # type: ignore[arg-type]
+            resume=self.resume,
+            workers=self.workers,
+        )
+        if report.failed:
+            unit = report.failed[0]
+            sys.exit(f"{unit.model} on {unit.set}: {unit.error}")
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One merge of these atlases."""
+
+    sources: tuple[Path, ...]
+
+    def __call__(self, root: Path) -> None:
+        from matteratlas.builders.merge import merge
+
+        merge(root, self.sources)
+
+
+Work = Callable[[Path], None]
+
+
+#: Calls that change a tree.
+STEPS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir")
+
+
+def run(
+    root: Path,
+    job: Work,
+    *,
+    kill_at: int | None = None,
+    count: Any = None,
+    calls: Sequence[str] = STEPS,
+) -> None:
+    """Do the job in this process; SIGKILL it before its ``kill_at``-th step in the tree."""
     import warnings
 
-    from matteratlas.builders.build import build
     from matteratlas.builders.embed import set_threads
 
     warnings.simplefilter("ignore")
     os.setsid()
     set_threads(1)
     if kill_at is not None or count is not None:
-        _watch_steps(Path(root), kill_at, count)
-    report = build(
-        root,
-        models=job.models,
-        sets=job.sets,
-        selection=job.selection,  # type: ignore[arg-type]
-        resume=job.resume,
-        workers=job.workers,
-    )
-    if report.failed:
-        sys.exit(f"{report.failed[0].model} on {report.failed[0].set}: {report.failed[0].error}")
+        _watch_steps(Path(root), kill_at, count, calls)
+    job(root)
 
 
-def _watch_steps(root: Path, kill_at: int | None, count: Any) -> None:
+def _watch_steps(root: Path, kill_at: int | None, count: Any, calls: Sequence[str]) -> None:
     """Count every call that changes the tree outside staging; die before the one asked for."""
     done = 0
 
@@ -120,11 +151,11 @@ def _watch_steps(root: Path, kill_at: int | None, count: Any) -> None:
 
         setattr(os, name, step)
 
-    for name in ("replace", "rename", "unlink", "remove", "rmdir", "mkdir"):
+    for name in calls:
         watched(name)
 
 
-def child(root: Path, job: Job, **options: Any) -> Any:
+def child(root: Path, job: Work, **options: Any) -> Any:
     """A started build in a process of its own, which leads its own process group."""
     _ready()
     process = _context.Process(target=run, args=(root, job), kwargs=options)
@@ -132,7 +163,7 @@ def child(root: Path, job: Job, **options: Any) -> Any:
     return process
 
 
-def complete(root: Path, job: Job) -> None:
+def complete(root: Path, job: Work) -> None:
     """Let a build run to its end.
 
     Raises
@@ -146,10 +177,10 @@ def complete(root: Path, job: Job) -> None:
         raise RuntimeError(f"the build of {root.name} ended with {process.exitcode}")
 
 
-def steps_of(root: Path, job: Job) -> int:
+def steps_of(root: Path, job: Work, *, calls: Sequence[str] = STEPS) -> int:
     """Steps a build takes in the tree; it runs to its end."""
     count = _context.Value("i", 0)
-    process = child(root, job, count=count)
+    process = child(root, job, count=count, calls=calls)
     process.join()
     if process.exitcode:
         raise RuntimeError(f"the build of {root.name} ended with {process.exitcode}")
@@ -288,9 +319,24 @@ def _command(process: Any) -> list[str]:
 
 
 def step_kills(
-    folder: Path, job: Job, *, base: Path | None = None, only: Sequence[int] | None = None
+    folder: Path,
+    job: Work,
+    *,
+    base: Path | None = None,
+    calls: Sequence[str] = STEPS,
+    only: Callable[[int], bool] = lambda _: True,
+    again: Callable[[Path, Work], None] = complete,
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """Kill a build before each of its steps in the tree, starting from a copy of ``base``.
+    """Kill a job before each of its steps in the tree, starting from a copy of ``base``.
+
+    Parameters
+    ----------
+    calls :
+        What counts as a step.
+    only :
+        Which steps, by number.
+    again :
+        Does the job once more on what is left.
 
     Yields
     ------
@@ -299,17 +345,17 @@ def step_kills(
         differing bytes after resuming.
     """
     whole = _fresh(folder / "whole", base)
-    steps = steps_of(whole, job)
+    steps = steps_of(whole, job, calls=calls)
     reference = tree(whole)
-    for number in range(1, steps + 1) if only is None else only:
+    for number in filter(only, range(1, steps + 1)):
         root = _fresh(folder / "killed", base)
-        process = child(root, job, kill_at=number)
+        process = child(root, job, kill_at=number, calls=calls)
         process.join()
         if process.exitcode != -signal.SIGKILL:
             yield number, "", [f"step {number}: the build ended with {process.exitcode}"]
             continue
         what, wrong = phase(root), [f"step {number}: {f}" for f in faults(root)]
-        complete(root, job)
+        again(root, job)
         wrong += [f"step {number}, resumed: {f}" for f in faults(root)]
         wrong += [f"step {number}, resumed: {p} differs" for p in differences(root, reference)]
         yield number, what, wrong
@@ -322,16 +368,19 @@ def _fresh(root: Path, base: Path | None) -> Path:
     return root
 
 
-def scenarios(folder: Path) -> dict[str, tuple[Job, Path | None]]:
-    """A new atlas, one that grows in every way at once, and one that a kill left half moved."""
+def scenarios(folder: Path) -> dict[str, tuple[Work, Path | None]]:
+    """A new atlas, one that grows in every way, one that a kill left half moved, and a merge."""
     small = Job(models=("mat2vec", "random-128"), sets=("elements",))
     complete(folder / "small", small)
     # The set grows, so both its units are replaced; a model is new.
     grown = Job(models=("morgan", "mat2vec", "random-128"), sets=("elements",), selection="full")
-    found: dict[str, tuple[Job, Path | None]] = {
+    other = Job(models=("morgan", "mat2vec"), sets=("g2",))
+    complete(folder / "other", other)
+    found: dict[str, tuple[Work, Path | None]] = {
         "new": (small, None),
         "growing": (grown, folder / "small"),
         "made anew": (Job(**{**vars(small), "resume": False}), folder / "small"),
+        "merging": (Merge((folder / "small", folder / "other")), None),
     }
     for number in range(1, 200):
         root = _fresh(folder / f"left-{number}", folder / "small")

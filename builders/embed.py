@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -338,18 +339,21 @@ def write_run(
     root: Path, card: ModelCard, report: UnitReport, *, versions: Mapping[str, str]
 ) -> None:
     """Keep what a unit cost beside the archive; costs vary from run to run, units do not."""
+    costs = {
+        **asdict(report),
+        "ms_per_structure": 1e3 * report.model_seconds / max(1, report.embedded - report.carried),
+        "versions": {"matteratlas": metadata.version("matteratlas"), **versions},
+        "cpus": os.cpu_count(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    keep_costs(root, card.id, report.set, costs)
+
+
+def keep_costs(root: Path, model_id: str, set_id: str, costs: Mapping[str, Any]) -> None:
+    """Put what a unit cost with what the model's other units did."""
     with root_lock(root):
-        costs = read_runs(Files(str(root)), card.id)
-        costs[report.set] = {
-            **asdict(report),
-            "ms_per_structure": 1e3
-            * report.model_seconds
-            / max(1, report.embedded - report.carried),
-            "versions": {"matteratlas": metadata.version("matteratlas"), **versions},
-            "cpus": os.cpu_count(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        write_json(seal({"model": card.id, "sets": costs}), root / RUNS / f"{card.id}.json")
+        held = {**read_runs(Files(str(root)), model_id), set_id: dict(costs)}
+        write_json(seal({"model": model_id, "sets": held}), root / RUNS / f"{model_id}.json")
 
 
 def set_threads(threads: int) -> None:

@@ -116,10 +116,29 @@ def place_tables(root: Path, staged: Mapping[str, Path], *, scratch: Path) -> No
 
 
 def place_unit(
-    root: Path, model: str, set_id: str, *, group: Path, twin: Path, scratch: Path
+    root: Path,
+    model: str,
+    set_id: str,
+    *,
+    group: Path,
+    twin: Path,
+    scratch: Path,
+    cards: Path | None = None,
 ) -> None:
-    """Move a staged unit into place, in place of the one there is, and list it; hold the lock."""
+    """Move a staged unit into place, in place of the one there is, and list it; hold the lock.
+
+    Parameters
+    ----------
+    group, twin:
+        The staged Zarr group and Parquet twin.
+    scratch:
+        A folder of the caller's on the atlas's file system.
+    cards:
+        A table with the model's card, should the catalogue not know it.
+    """
     change = _started(root, scratch)
+    if cards is not None:
+        change.moves[MODELS] = cards
     held = vouched_units(root, change.index, model)
     documents = unit_documents(group)
     record = UnitRecord.model_validate(documents[""]["attributes"]["matemb"])

@@ -280,8 +280,10 @@ def merged_cards(
         table = pd.DataFrame(columns=["id", "version"], dtype=object)
     current = [held[i] in (None, v) for i, v in zip(table["id"], table["version"], strict=True)]
     wanted = set(held) - set(table.loc[current, "id"])
-    for path in earlier if wanted else ():
-        kept = pd.read_parquet(path)
+    tables = [pd.read_parquet(path) for path in (earlier if wanted else ())]
+    # Rows of the very version first, then of any: better an older card than none.
+    tables = [t[t["version"] == t["id"].map(held)] for t in tables] + tables
+    for kept in tables:
         kept = kept[kept["id"].isin(wanted)]
         if len(kept):
             table = table[~table["id"].isin(set(kept["id"]))]
