@@ -28,6 +28,7 @@ from matteratlas.registry import catalog
 from matteratlas.registry.archive import open_atlas
 from matteratlas.registry.index import write_index
 from matteratlas.registry.tables import write_table
+from matteratlas.registry.views import to_numpy
 from matteratlas.schemas.structure_sets import structure_arrow_schema
 
 Read = Callable[[], np.ndarray]
@@ -63,15 +64,16 @@ def full_reads(root: Path, path: Path) -> dict[str, Read]:
     import tensorstore as ts
     import zarr
 
-    layer = path.name
-
     def ours() -> np.ndarray:
-        return open_atlas(root).unit(MODEL, SET).vectors(layer).read()
+        return open_atlas(root).unit(MODEL, SET).vectors(path.name).read()
 
     labelled = open_atlas(root).embeddings(MODEL)
 
-    def lazily() -> np.ndarray:
-        return labelled.to_numpy()
+    def view() -> np.ndarray:
+        return to_numpy(labelled)
+
+    def dask() -> np.ndarray:
+        return labelled.compute().values
 
     def tensorstore() -> np.ndarray:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
@@ -84,7 +86,8 @@ def full_reads(root: Path, path: Path) -> dict[str, Read]:
         "Unit.vectors().read()": ours,
         "tensorstore": tensorstore,
         "zarr-python": zarr_python,
-        "Atlas.embeddings(), values": lazily,
+        "views.to_numpy(embeddings)": view,
+        "embeddings.compute()": dask,
     }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -140,13 +140,18 @@ class ShardedArray:
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.shape[0]:
             raise IndexError(f"{self.path}: rows run from 0 to {self.shape[0] - 1}")
-        chunks = np.unique(rows // self.chunk_rows)
+        order = np.argsort(rows // self.chunk_rows, kind="stable")
+        chunks, firsts = np.unique(rows[order] // self.chunk_rows, return_index=True)
+        mine = dict(zip(chunks.tolist(), np.split(order, firsts[1:]), strict=False))
         apart = (np.diff(chunks) > 1) | (np.diff(chunks // self.slots) > 0)
-        for run in np.split(chunks, np.flatnonzero(apart) + 1) if len(chunks) else ():
-            first = int(run[0]) * self.chunk_rows
-            stop = min((int(run[-1]) + 1) * self.chunk_rows, self.shape[0])
-            wanted = (rows >= first) & (rows < stop)
-            out[wanted] = self.read(first, stop)[rows[wanted] - first]
+
+        def fill(run: np.ndarray) -> None:
+            shard, slot = divmod(int(run[0]), self.slots)
+            for chunk, body in self._bodies(shard, range(slot, slot + len(run))):
+                picked = mine[chunk]
+                out[picked] = self._decode(body, shard)[rows[picked] - chunk * self.chunk_rows]
+
+        _each(fill, np.split(chunks, np.flatnonzero(apart) + 1) if len(chunks) else [])
         return out
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -162,14 +167,7 @@ class ShardedArray:
         if stop <= start:
             return out
         shards = range(start // self.shard_rows, -(-stop // self.shard_rows))
-        jobs = [(s, out, start, stop) for s in shards]
-        if len(jobs) == 1 or read_threads() == 1:
-            for job in jobs:
-                self._read_shard(*job)
-        else:
-            with ThreadPoolExecutor(read_threads()) as pool:
-                for _ in pool.map(lambda job: self._read_shard(*job), jobs):
-                    pass
+        _each(lambda shard: self._read_shard(shard, out, start, stop), shards)
         return out
 
     def _read_shard(self, shard: int, out: np.ndarray, start: int, stop: int) -> None:
@@ -178,6 +176,17 @@ class ShardedArray:
         used = min(self.shape[0] - base, self.shard_rows)
         low, high = max(start - base, 0), min(stop - base, used)
         slots = range(low // self.chunk_rows, -(-high // self.chunk_rows))
+        for chunk, body in self._bodies(shard, slots):
+            first = chunk * self.chunk_rows
+            a, b = max(first, start), min(first + self.chunk_rows, stop)
+            target = out[a - start : b - start]
+            if len(target) == self.chunk_rows and self._codecs[:2] == ["bytes", "blosc"]:
+                self._guard(lambda body=body, to=target: blosc.decompress(body, to), shard)
+            else:
+                target[...] = self._decode(body, shard)[a - first : b - first]
+
+    def _bodies(self, shard: int, slots: range) -> Iterator[tuple[int, memoryview]]:
+        """Number and checked bytes, CRC left off, of adjoining chunks of a shard."""
         data, origin = self._chunks(shard, slots, whole=len(slots) * 2 > self.slots)
         edges = self._edges[shard]
         for slot in slots:
@@ -185,15 +194,7 @@ class ShardedArray:
             if not len(body):
                 raise self._damaged(shard, "a chunk is absent")
             self._check(body, self._tags[shard][1 + 2 * slot], shard, f"chunk {slot}")
-            first = base + slot * self.chunk_rows
-            a, b = max(first, start), min(first + self.chunk_rows, stop)
-            target = out[a - start : b - start]
-            if len(target) == self.chunk_rows and self._codecs[:2] == ["bytes", "blosc"]:
-                self._guard(lambda body=body, target=target: blosc.decompress(body[:-4], target),
-                            shard)  # fmt: skip
-            else:
-                block = self._guard(lambda body=body: self._decode(body[:-4]), shard)
-                target[...] = block[a - first : b - first]
+            yield shard * self.slots + slot, body[:-4]
 
     def _chunks(self, shard: int, slots: range, *, whole: bool) -> tuple[bytes, int]:
         """Bytes that hold the slots, and the offset in the shard those bytes start at."""
@@ -215,14 +216,18 @@ class ShardedArray:
         if google_crc32c.value(bytes(body[:-4])) != stored:
             raise self._damaged(shard, f"the CRC-32C of its {part} differs")
 
-    def _decode(self, body: memoryview) -> np.ndarray:
-        raw = (blosc if self._codecs[1] == "blosc" else zstd).decompress(bytes(body))
+    def _decode(self, body: memoryview, shard: int) -> np.ndarray:
+        """Values of a chunk, which is whole also where the array ends inside it."""
+        unpack = blosc if self._codecs[1] == "blosc" else zstd
+        return self._guard(lambda: self._values(unpack.decompress(bytes(body))), shard)
+
+    def _values(self, raw: bytes) -> np.ndarray:
         if self.dtype.hasobject:
             return np.asarray(_STRINGS.decode(raw), dtype=object)
         kind = self.dtype.newbyteorder("<")
         return np.frombuffer(raw, dtype=kind).reshape(self.chunk_rows, *self.shape[1:])
 
-    def _guard(self, decode: Any, shard: int) -> Any:
+    def _guard(self, decode: Callable[[], Any], shard: int) -> Any:
         try:
             return decode()
         except (RuntimeError, ValueError) as error:
@@ -268,6 +273,17 @@ def checksums(path: Path, slots: int) -> str:
     if end != body:
         raise ArchiveError(f"{path}: bytes between chunks and index; write the array again")
     return base64.b64encode(np.array(tags, dtype="<u4").tobytes()).decode("ascii")
+
+
+def _each(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
+    """Do the work for each part, on several threads where there are several of both."""
+    if len(parts) < 2 or read_threads() == 1:
+        for part in parts:
+            work(part)
+        return
+    with ThreadPoolExecutor(read_threads()) as pool:
+        for _ in pool.map(work, parts):
+            pass
 
 
 def read_threads() -> int:

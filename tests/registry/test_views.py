@@ -44,15 +44,14 @@ def large(vector_atlas: Path) -> ma.Atlas:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
     """(array, chunk) -> times decoded by this process."""
     seen: Counter[tuple[str, int]] = Counter()
-    read = ShardedArray.read
+    bodies = ShardedArray._bodies
 
-    def counted(self: ShardedArray, start: int = 0, stop: int | None = None) -> np.ndarray:
-        last = self.shape[0] if stop is None else stop
-        for chunk in range(start // self.chunk_rows, -(-last // self.chunk_rows)):
+    def counted(self: ShardedArray, shard: int, slots: range) -> Iterator[tuple[int, memoryview]]:
+        for chunk, body in bodies(self, shard, slots):
             seen[self.path, chunk] += 1
-        return read(self, start, stop)
+            yield chunk, body
 
-    monkeypatch.setattr(ShardedArray, "read", counted)
+    monkeypatch.setattr(ShardedArray, "_bodies", counted)
     return seen
 
 
