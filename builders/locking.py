@@ -34,8 +34,8 @@ def unit_lock(root: Path, model_id: str, set_id: str) -> FileLock:
 def workspace(root: Path) -> Iterator[Path]:
     """A staging folder of one's own inside the atlas, gone afterwards.
 
-    What builders that died left behind is removed on the way in; when the last one leaves, the
-    staging folder goes too.
+    What builders that died left behind is removed on the way in and out; when the last one leaves,
+    the staging folder goes too.
     """
     staging = root / STAGING
     own = staging / f"builder-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -50,6 +50,7 @@ def workspace(root: Path) -> Iterator[Path]:
         with root_lock(root):
             alive.release()
             shutil.rmtree(own, ignore_errors=True)
+            _sweep(staging)
             if not any(staging.glob("builder-*")):
                 shutil.rmtree(staging, ignore_errors=True)
 
