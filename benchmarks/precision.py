@@ -143,10 +143,10 @@ def compare(exact: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def bytes_per_number(vectors: Vectors, precision: Precision) -> dict[str, float]:
-    """Stored bytes over numbers of all models' units, in both formats; refused models left out."""
-    sizes = {"numbers": 0, "zarr": 0, "parquet": 0}
+def bytes_per_number(vectors: Vectors, precision: Precision) -> pd.DataFrame:
+    """Stored bytes over numbers of each model's vectors, in both formats."""
     set_card = catalog.structure_set("elements")
+    sizes = {}
     for model, table in vectors.items():
         card = catalog.model(model)
         layer = card.layer()
@@ -166,15 +166,18 @@ def bytes_per_number(vectors: Vectors, precision: Precision) -> dict[str, float]
                 for name, vector in zip(table.index, table.to_numpy(), strict=True):
                     writer.append(name, Embedded(pooled={layer.name: vector}))
                 record = writer.finish()
-            sizes["numbers"] += table.size
-            sizes["zarr"] += sum(f.bytes for f in record.files if f"/{layer.name}/c/" in f.path)
+            zarr = sum(f.bytes for f in record.files if f"/{layer.name}/c/" in f.path)
             twin = pq.read_metadata(root / "parquet" / card.id / f"{set_card.id}.parquet")
-            for group in range(twin.num_row_groups):
-                for i in range(twin.num_columns):
-                    column = twin.row_group(group).column(i)
-                    if column.path_in_schema.startswith("embedding"):
-                        sizes["parquet"] += column.total_compressed_size
-    return {k: sizes[k] / sizes["numbers"] for k in ("zarr", "parquet")}
+            columns = [
+                twin.row_group(group).column(i)
+                for group in range(twin.num_row_groups)
+                for i in range(twin.num_columns)
+            ]
+            parquet = sum(
+                c.total_compressed_size for c in columns if c.path_in_schema.startswith("embedding")
+            )
+        sizes[model] = {"Zarr": zarr / table.size, "Parquet": parquet / table.size}
+    return pd.DataFrame(sizes).T
 
 
 def main() -> None:
@@ -214,7 +217,7 @@ def main() -> None:
             print(f"\n{name} refuses {why}")
 
 
-def show(tables: dict[str, pd.DataFrame], sizes: dict[str, dict[str, float]]) -> None:
+def show(tables: dict[str, pd.DataFrame], sizes: dict[str, pd.DataFrame]) -> None:
     print(
         "| metric | stored as | scores | median change | largest | median, SE | largest, SE | "
         "largest, null spreads |\n|---|---|---|---|---|---|---|---|"
@@ -227,9 +230,13 @@ def show(tables: dict[str, pd.DataFrame], sizes: dict[str, dict[str, float]]) ->
             null = row["largest_null"]
             shown.append(f"{null:.2g}" if np.isfinite(null) else "-")
             print(f"| {metric} | {name} | {' | '.join(shown)} |")
-    print("\n| stored as | Zarr, bytes a number | Parquet, bytes a number |\n|---|---|---|")
+    print("\n| stored as | bytes a number in Zarr: median (least - most) | in Parquet |")
+    print("|---|---|---|")
     for name, size in sizes.items():
-        print(f"| {name} | {size['zarr']:.2f} | {size['parquet']:.2f} |")
+        shown = [
+            f"{size[f].median():.2f} ({size[f].min():.2f} - {size[f].max():.2f})" for f in size
+        ]
+        print(f"| {name} | {' | '.join(shown)} |")
 
 
 if __name__ == "__main__":

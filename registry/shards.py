@@ -14,6 +14,7 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ class ShardedArray:
             a, b = max(first, start), min(first + self.chunk_rows, stop)
             target = out[a - start : b - start]
             if len(target) == self.chunk_rows and self._codecs[:2] == ["bytes", "blosc"]:
-                self._guard(lambda body=body, to=target: blosc.decompress(body, to), shard)
+                self._guard(partial(blosc.decompress, body, target), shard)
             else:
                 target[...] = self._decode(body, shard)[a - first : b - first]
 
@@ -219,7 +220,7 @@ class ShardedArray:
     def _decode(self, body: memoryview, shard: int) -> np.ndarray:
         """Values of a chunk, which is whole also where the array ends inside it."""
         unpack = blosc if self._codecs[1] == "blosc" else zstd
-        return self._guard(lambda: self._values(unpack.decompress(bytes(body))), shard)
+        return np.asarray(self._guard(lambda: self._values(unpack.decompress(bytes(body))), shard))
 
     def _values(self, raw: bytes) -> np.ndarray:
         if self.dtype.hasobject:
