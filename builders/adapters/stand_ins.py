@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -65,12 +66,28 @@ def _pkg_resources() -> ModuleType:
     return module
 
 
+def _cached_path() -> ModuleType:
+    """``cached_path`` for paths of files that are there; it never fetches anything."""
+    module: Any = ModuleType("cached_path")
+
+    def cached_path(path: str) -> Path:
+        """The path itself."""
+        found = Path(path)
+        if not found.is_file():
+            raise FileNotFoundError(path)
+        return found
+
+    module.cached_path = cached_path
+    return module
+
+
 def _empty(name: str) -> Callable[[], ModuleType]:
     return lambda: ModuleType(name)
 
 
 #: Module: what makes its stand-in. ``wandb`` and ``torchinfo`` are for training only.
 STAND_INS: dict[str, Callable[[], ModuleType]] = {
+    "cached_path": _cached_path,
     "torch_scatter": _torch_scatter,
     "pkg_resources": _pkg_resources,
     "wandb": _empty("wandb"),
