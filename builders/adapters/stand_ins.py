@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from ...schemas.errors import CardError
 
 
 def _torch_scatter() -> ModuleType:
-    """``torch_scatter.scatter`` by PyTorch Geometric, which took the function over."""
+    """``torch_scatter``'s reductions by PyTorch Geometric, which took the function over."""
     from torch_geometric.utils import scatter as geometric
 
     module: Any = ModuleType("torch_scatter")
@@ -40,6 +41,8 @@ def _torch_scatter() -> ModuleType:
         return geometric(src, index, dim=axis, dim_size=dim_size, reduce=how)
 
     module.scatter = scatter
+    for reduce in ("add", "sum", "mean", "mul", "min", "max"):
+        setattr(module, f"scatter_{reduce}", partial(scatter, reduce=reduce))
     return module
 
 

