@@ -272,10 +272,15 @@ def write_twin(
             arrays.append(_fixed_size_list(values, absent))
         return pa.table(arrays, schema=schema)
 
+    # A dictionary of floats only costs (5.5 bytes a number instead of 3.4), and the bytes of one
+    # pack better apart. Half floats do not gain, and fewer readers know them that way.
+    split = [f"{c}.list.element" for c in columns] if precision.data_type == "float32" else False
     with pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
+        use_dictionary=["missing_reason"],
+        use_byte_stream_split=split,
         write_page_index=True,
         write_page_checksum=True,
         use_content_defined_chunking=True,
