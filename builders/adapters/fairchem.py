@@ -170,7 +170,7 @@ def _register_v1() -> None:
     from fairchem.core.common.registry import registry
 
     for name in (
-        "trainers.ocp_trainer", "models.base", "models.esen.esen",
+        "trainers.ocp_trainer", "models.base", "models.esen.esen", "models.esen.trainers.trainer",
         "models.equiformer_v2.equiformer_v2", "models.equiformer_v2.equiformer_v2_dens",
         "models.equiformer_v2.heads", "models.equiformer_v2.trainers.forces_trainer",
         "models.equiformer_v2.trainers.dens_trainer",

@@ -110,12 +110,38 @@ def espaloma(rows: list[Row], _member: int) -> Iterator[tuple[dict[str, np.ndarr
         yield {"sage_4": np.asarray(h).mean(axis=0, dtype=float)}, None
 
 
+def orb(rows: list[Row], _member: int) -> Iterator[tuple[dict[str, np.ndarray], float | None]]:
+    """Through the ASE calculator, around the architecture the package initialises from seed 0."""
+    import torch
+    from orb_models.forcefield.atomic_system import SystemConfig
+    from orb_models.forcefield.calculator import ORBCalculator
+    from orb_models.forcefield.pretrained import orb_v3_direct_architecture
+
+    torch.manual_seed(0)
+    config = SystemConfig(radius=6.0, max_num_neighbors=20)
+    model = orb_v3_direct_architecture(device="cpu", system_config=config).eval()
+    seen: dict[str, np.ndarray] = {}
+    model.model.register_forward_hook(
+        lambda _m, _a, out: seen.__setitem__("block_5", out["node_features"].detach().numpy())
+    )
+    calculator = ORBCalculator(model, device="cpu")
+    for row in rows:
+        atoms = atoms_of(row)
+        if not atoms.pbc.any():
+            # Far from the origin the graph loses digits; the model has no use for a place.
+            atoms.positions -= atoms.positions.mean(axis=0)
+        atoms.calc = calculator
+        energy = float(atoms.get_potential_energy())
+        yield {"block_5": seen["block_5"].mean(axis=0, dtype=float)}, energy
+
+
 FAMILIES: dict[str, Callable[[list[Row], int], Iterator[Any]]] = {
     "hienet": hienet,
     "ani": ani,
     "nep": nep,
     "vicgae": vicgae,
     "espaloma": espaloma,
+    "orb": orb,
 }
 
 

@@ -32,7 +32,8 @@ def tests_of(card: ModelCard) -> tuple[str, str]:
     """The file with a model's tests, and the one with its package's own word."""
     if catalog.at_hand(card):
         return "test_families.py", "published.py"
-    return "test_small_weights.py", "small.py"
+    own = f"small_{card.adapter.partition(':')[0]}.py"
+    return "test_small_weights.py", own if (HERE / own).is_file() else "small.py"
 
 
 def best(card: ModelCard) -> str:

@@ -35,7 +35,8 @@ from matteratlas.schemas.errors import SourceError
 from matteratlas.schemas.structures import ATOMIC_NUMBERS, Structure
 
 SMALL = Path(__file__).with_name("small.py")
-MADE_BY = ("mace", "pet-mad", "geom2vec", "esmc", "esm3", "esm-if1")
+MADE_BY = ("mace", "pet-mad", "geom2vec", "esmc", "esm3", "esm-if1", "orb", "uma", "esen",
+           "equiformer-v2")  # fmt: skip
 CARDS = {
     i: card
     for i, card in catalog.models().items()
@@ -52,13 +53,19 @@ class Small(NamedTuple):
     folder: Path
 
 
+def script_of(card: ModelCard) -> Path:
+    """``small_<adapter's module>.py`` where there is one, else ``small.py``."""
+    own = SMALL.with_name(f"small_{card.adapter.partition(':')[0]}.py")
+    return own if own.is_file() else SMALL
+
+
 def run_small(card: ModelCard, what: str, folder: Path, **more: Any) -> Any:
     home = environment(str(card.isolation))
     numbers = sorted(ATOMIC_NUMBERS[e] for e in elements_of(card.supports.elements) or ())
     content = {"card": {**card.model_dump(mode="json"), "numbers": numbers},
                "stand_ins": sorted(home.stand_ins), **more}  # fmt: skip
     done = subprocess.run(
-        [prepare(home).python, "-P", SMALL, what, card.family, folder],
+        [prepare(home).python, "-P", script_of(card), what, card.family, folder],
         input=json.dumps(content),
         capture_output=True,
         text=True,
@@ -147,7 +154,7 @@ def test_equivariance(small: Small) -> None:
 
     card = small.adapter.card
     turning = [la for la in card.layers if la.irreps and o3.Irreps(la.irreps).lmax > 0]
-    if card.architecture != "vanilla":  # which turns in no known way
+    if all(la.irreps for la in card.layers):  # the others turn in no known way
         assert ("rotation" not in card.invariances) == bool(turning)
     if not turning:
         return
