@@ -153,6 +153,7 @@ def test_a_model_from_a_hub_is_never_fetched_unasked(
         ],
         *["--workers", "0", "--json", *options],
         **environment,
+        MATTERATLAS_DOWNLOADS="",
         HF_HOME=str(tmp_path / "home"),
         HF_ENDPOINT="http://127.0.0.1:9",
     )
