@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ...schemas.structures import Structure
 from .atoms3d import Capture, centred, packs, split_rows
 from .base import Adapter, Embedded, to_ase
@@ -53,6 +55,20 @@ class _Fairchem(Adapter):
         return [Embedded(nodes=n, energy=e) for n, e in zip(rows, values, strict=True)]
 
 
+def has_edges(atoms: Any, cutoff: float) -> bool:
+    """Whether any atom has another, or an image, within ``cutoff`` Å."""
+    from ase.neighborlist import neighbor_list
+    from scipy.spatial.distance import pdist
+
+    if len(atoms) == 0:
+        return False
+    if atoms.cell.lengths()[atoms.pbc].min(initial=np.inf) <= cutoff:
+        return True
+    if len(atoms) > 1 and pdist(atoms.positions).min() <= cutoff:
+        return True
+    return len(neighbor_list("i", atoms, cutoff)) > 0
+
+
 class FairchemV1(_Fairchem):
     """A checkpoint of fairchem-core 1, through the package's own calculator and trainer."""
 
@@ -77,7 +93,21 @@ class FairchemV1(_Fairchem):
             for name in ("regress_forces", "regress_stress"):
                 if hasattr(part, name) and not getattr(model.backbone, "direct_forces", True):
                     setattr(part, name, False)
+        self._cutoff = float(model.backbone.cutoff)
         self._watch(model.backbone)
+
+    def missing_reason(self, structure: Structure) -> str | None:
+        """Also refuse a structure without edges, as an isolated atom is.
+
+        EquiformerV2 fails on it, and eSEN skips its blocks unless the rest of the batch has edges.
+        """
+        reason = super().missing_reason(structure)
+        if reason is None and not has_edges(self._boxed(structure), self._cutoff):
+            return f"too_small: no neighbour within {self._cutoff:g} Å"
+        return reason
+
+    def _boxed(self, structure: Structure) -> Any:
+        return to_ase(centred(structure), box=self.vacuum)
 
     def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:
         """Embed as batches of periodic graphs."""
@@ -88,9 +118,7 @@ class FairchemV1(_Fairchem):
         import torch
         from fairchem.core.datasets import data_list_collater
 
-        data = [
-            self._calculator.a2g.convert(to_ase(centred(s), box=self.vacuum)) for s in structures
-        ]
+        data = [self._calculator.a2g.convert(self._boxed(s)) for s in structures]
         batch = data_list_collater(data, otf_graph=True).to(self._trainer.device)
         # EquiformerV2 turns each edge's frame about the edge by a random angle.
         torch.manual_seed(0)
