@@ -76,7 +76,7 @@ class Probe(Adapter):
             if s.name == "hang":
                 time.sleep(3600)
             if s.name == "noise":
-                for descriptor in range(3, 20):
+                for descriptor in range(3, 1024):
                     try:
                         os.write(descriptor, b"not a frame" * 9)
                     except OSError:
