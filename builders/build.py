@@ -35,7 +35,7 @@ from ..schemas.structure_sets import structure_arrow_schema
 from ..schemas.structures import LABEL_PREFIX
 from .dataset_card import write_card
 from .embed import Storage, UnitReport, embed_model
-from .locking import root_lock, workspace
+from .locking import root_lock, told_in_a_line, workspace
 from .structures.sets import load_set
 
 if TYPE_CHECKING:
@@ -135,11 +135,8 @@ def build(
     model_cards, set_cards = catalog.select_models(models), catalog.select_sets(sets)
     storage = Storage(keep_nodes=keep_nodes, precision=Precision.parse(precision))
     out = Path(out).absolute()
-    open_root(out)
     report = BuildReport(out)
-    with workspace(out) as own, _client(workers, scheduler) as client:
-        with root_lock(out):
-            settle(out, scratch=own / "placing")  # what a killed build left
+    with told_in_a_line(out, "build"), _builder(out, workers, scheduler) as (own, client):
         reporter.stage("structures", len(set_cards))
         _prepare_sets(client, out, own, set_cards, selection, report, reporter)
         jobs = [(card, own / f"{card.id}.parquet") for card in set_cards]
@@ -162,6 +159,18 @@ def build(
     position = {card.id: i for i, card in enumerate(model_cards)}
     report.units.sort(key=lambda u: position[u.model])
     return report
+
+
+@contextmanager
+def _builder(
+    out: Path, workers: int, scheduler: str | None
+) -> Iterator[tuple[Path, Client | None]]:
+    """A folder to stage in and the workers, on an atlas that is made if absent, and settled."""
+    open_root(out)
+    with workspace(out) as own, _client(workers, scheduler) as client:
+        with root_lock(out):
+            settle(out, scratch=own / "placing")  # what a killed build left
+        yield own, client
 
 
 def open_root(out: Path) -> None:

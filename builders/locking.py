@@ -6,6 +6,7 @@ All are advisory file locks that the kernel drops when their process dies, howev
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -16,6 +17,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..schemas.archive import LOCK, STAGING
+from ..schemas.errors import ArchiveError
+
+#: What a disk says that is full, or will not be written.
+_DISK = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM",
+                                           "EIO") if hasattr(errno, name)}  # fmt: skip
 
 
 def root_lock(root: Path) -> FileLock:
@@ -53,6 +59,26 @@ def workspace(root: Path) -> Iterator[Path]:
             _sweep(staging)
             if not any(staging.glob("builder-*")):
                 shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def told_in_a_line(root: Path, verb: str) -> Iterator[None]:
+    """A full or forbidding disk ends the work with one line; what was there before stays.
+
+    Raises
+    ------
+    ArchiveError
+        Naming the atlas, what the disk says, and the mend.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise ArchiveError(
+            f"{error.filename or root}: {os.strerror(error.errno)}; make room or access, and "
+            f"{verb} again"
+        ) from error
 
 
 def _sweep(staging: Path) -> None:

@@ -33,7 +33,7 @@ from .build import NOTES, open_root, write_notes
 from .contained import differing_row, differing_structure
 from .dataset_card import write_card
 from .embed import keep_costs
-from .locking import root_lock, unit_lock, workspace
+from .locking import root_lock, told_in_a_line, unit_lock, workspace
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,10 @@ def merge(
     _plan_sets(plan, parts)
     _plan_units(plan, parts)
     report = MergeReport(out, [str(r) for r in roots], notes=plan.notes)
-    open_root(out)
-    try:
+    with told_in_a_line(out, "merge"):
+        open_root(out)
         with workspace(out) as own:
             _carry_out(out, own, plan, parts, report, reporter)
-    except OSError as error:
-        raise ArchiveError(
-            f"{out}: {error.strerror or error}; make room or access, and merge again"
-        ) from error
     _check_arrival(out, plan)
     return report
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -108,7 +109,8 @@ class UnitWriter:
         trace: TracebackType | None,
     ) -> None:
         for spool in [*self._pooled.values(), *self._nodes.values()]:
-            spool.close()
+            with suppress(OSError):  # a full disk says so again; what was spooled goes anyway
+                spool.close()
         shutil.rmtree(self.stage, ignore_errors=True)
 
     def append(self, structure_id: str, result: Embedded | Missing) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..schemas.archive import STORE
+from ..schemas.archive import PARQUET, STORE
 from ..schemas.errors import ArchiveError
 from .cache import Cache
 from .catalog import SET_ORDER
@@ -87,6 +87,14 @@ class Atlas(Contents):
             sha256 = state["sha256"] if state else entry["metadata_sha256"]
             self._units[model] = open_units(self.files, model, sha256=sha256)
         return self._units[model][set_id]
+
+    def _declared(self, path: str) -> dict[str, Any]:
+        if not path.startswith(f"{PARQUET}/"):
+            return super()._declared(path)
+        model, _, name = path.removeprefix(f"{PARQUET}/").partition("/")
+        files = self.unit(model, name.removesuffix(".parquet")).record.files
+        (found,) = [f for f in files if f.path == path] or [None]
+        return found.model_dump() if found else super()._declared(path)
 
     def _require(self, model: str) -> None:
         held = list(self.index["models"])

@@ -71,16 +71,15 @@ class Contents:
         """An open table; what its reader trips over becomes one line."""
         declared = self._declared(path)
         try:
-            if declared is not None and declared["bytes"] <= WHOLE_BYTES:
+            if declared["bytes"] <= WHOLE_BYTES:
                 source: Any = io.BytesIO(self.files.read(path, sha256=declared["sha256"]))
             else:
                 source = self.files.open(path)
-        except (ArchiveError, FileNotFoundError) as error:
-            if declared is not None:
-                raise
-            verb = "analyze" if path.startswith("scores/") else "build"
-            hint = f"matteratlas {verb} {self.location}"
-            raise ArchiveError(f"{self.location}: no {path}; run: {hint}") from error
+        except OSError as error:
+            text = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
+            raise ArchiveError(
+                f"{self.location}/{path}: {text}; fetch or build it again"
+            ) from error
         try:
             with (
                 source,
@@ -93,11 +92,22 @@ class Contents:
                 f"{self.location}/{path}: damaged ({text}); fetch or build it again"
             ) from error
 
-    def _declared(self, path: str) -> dict[str, Any] | None:
-        """Size and hash that the index, or for scores the analysis's record, declares."""
+    def _declared(self, path: str) -> dict[str, Any]:
+        """Size and hash that the index declares of a table, the analysis's record of scores.
+
+        Raises
+        ------
+        ArchiveError
+            Nothing vouches for such a table, whether or not it is there.
+        """
         listed = self._score_tables if path.startswith("scores/") else self.index["files"]
         found = listed.get(path) or self._moving(path)
-        return dict(found) if found else None
+        if not found:
+            verb = "analyze" if path.startswith("scores/") else "build"
+            raise ArchiveError(
+                f"{self.location}: no {path}; run: matteratlas {verb} {self.location}"
+            )
+        return dict(found)
 
     def _moving(self, path: str) -> dict[str, Any] | None:
         """Which of its states a file is in that a build is moving, or left so by a crash.
@@ -122,7 +132,7 @@ class Contents:
         try:
             data = self.files.read(ANALYSIS)
         except ArchiveError:
-            return {}  # not analysed yet: there is no table to declare
+            return {}  # not analysed yet, or not to the end: no table is declared
         where = f"{self.location}/{ANALYSIS}"
         mend = f"run: matteratlas analyze {self.location}"
         return dict(unseal(data, where=where, mend=mend).get("tables", {}))

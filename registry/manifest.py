@@ -243,6 +243,10 @@ def read_manifest(root: Path) -> Manifest:
         raise ArchiveError(
             f"{path}: missing; {root} is not a release, run: matteratlas release {root}"
         ) from error
+    except OSError as error:
+        raise ArchiveError(
+            f"{path}: cannot be read ({error.strerror or error}); restore the file from the release"
+        ) from error
     return parse_manifest(data, where=str(path))
 
 

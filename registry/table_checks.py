@@ -17,7 +17,7 @@ from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from ..schemas.structures import STRUCTURE_TABLE
 from .files import Files
 from .hub import sha256_of
-from .index import PENDING, current_state, unseal
+from .index import PENDING, canonical, current_state, unseal
 from .tables import MODELS, read_structures_table
 
 
@@ -100,20 +100,22 @@ class TableChecks:
         """Score tables against the analysis's own record."""
         if not (self.root / "scores").is_dir():
             return
+        listed = {}
         try:
-            data = (self.root / ANALYSIS).read_bytes()
+            data = self.files.read(ANALYSIS)
             record = unseal(data, where=ANALYSIS, mend="run matteratlas analyze again")
+            if data != canonical(record):
+                self.fault(f"{ANALYSIS}: not as it was written; run matteratlas analyze again")
             listed = dict(record.get("tables", {}))
-        except FileNotFoundError:
-            listed = {}
-            for path in sorted((self.root / "scores").glob("*.parquet")):
-                self.result.notes.append(
+        except ArchiveError as error:
+            tables = sorted((self.root / "scores").glob("*.parquet"))
+            if (self.root / ANALYSIS).exists():
+                self.fault(str(error).removeprefix(f"{self.root}/"))
+            for path in tables:
+                self.fault(
                     f"scores/{path.name}: no {ANALYSIS} vouches for it; run matteratlas analyze"
                 )
                 self.accounted.add(f"scores/{path.name}")
-        except ArchiveError as error:
-            self.fault(str(error))
-            listed = {}
         self.accounted.add(ANALYSIS)
         for name, declared in sorted(listed.items()):
             self.progress(name)

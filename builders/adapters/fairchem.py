@@ -156,6 +156,13 @@ class Uma(_Fairchem):
             tasks[:] = [task for task in tasks if task.property == "energy"]
         self._watch(backbone)
 
+    def missing_reason(self, structure: Structure) -> str | None:
+        """Also refuse an isolated atom: the package reads its energy from a table."""
+        reason = super().missing_reason(structure)
+        if reason is None and len(structure) == 1 and not structure.periodicity:
+            return "too_small: an isolated atom"
+        return reason
+
     def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:
         """Embed those of one task together."""
         tasks = [self._periodic if s.periodicity else self._molecular for s in structures]
