@@ -10,24 +10,23 @@ pip reaches the network besides, for :mod:`matteratlas.registry.packages`.
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import logging
 import os
 import random
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import fsspec
 from fsspec.asyn import sync
 
 from ..schemas.errors import ArchiveError, SourceError, missing_extra
 from . import versions
+from .hub_names import COMMIT, dataset_parts, near, recall
 from .models_hub import model_files
 from .models_url import model_url
 from .packages import Kind, cache_dir, package_file, sha256_of
@@ -52,6 +51,7 @@ __all__ = [
     "filesystem",
     "model_files",
     "model_url",
+    "offline",
     "open_file",
     "package_file",
     "pinned",
@@ -67,12 +67,6 @@ PAUSE = 0.5
 LONGEST_WAIT = 300.0
 #: Seconds for a connection, and between two pieces of a body; a body as a whole takes its time.
 CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 60.0
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB = re.compile(
-    r"hf://datasets/(?P<id>[^/@]+/[^/@]+)"
-    r"(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?(?P<folder>/.*)?"
-)
 
 
 # --- locations -----------------------------------------------------------------------------------
@@ -132,6 +126,8 @@ def pinned(location: str) -> str:
     revision the latest or, without such tags, ``main``. ``FOLDER@latest``, ``@stable`` and
     ``@1.2.0`` become ``FOLDER/<version>`` as listed in ``FOLDER/releases.json``. All else stays.
 
+    Where ``HF_HUB_OFFLINE`` forbids the Hub, a dataset that was pulled is the folder it is in.
+
     Raises
     ------
     SourceError
@@ -160,14 +156,19 @@ def pinned(location: str) -> str:
     chosen = versions.select(wanted, known)
     if chosen is None:
         raise SourceError(
-            f"{redacted(folder)} has no release '{wanted}'; it lists {_near(wanted, known)}"
+            f"{redacted(folder)} has no release '{wanted}'; it lists {near(wanted, known)}"
         )
     return f"{folder}/{chosen}"
 
 
 def _pinned_dataset(location: str) -> str:
-    dataset, revision, folder = _dataset_parts(location)
-    if revision and _COMMIT.fullmatch(revision):
+    dataset, revision, folder = dataset_parts(location)
+    if offline():
+        pulled = recall(dataset, revision)
+        if pulled is None:
+            raise _forbidden(dataset)
+        return f"{pulled}{folder}"
+    if revision and COMMIT.fullmatch(revision):
         return location
     web = _hub_web(dataset)
     fs, api = _web_filesystem(web), f"{web.endpoint}/api/datasets/{dataset}"
@@ -178,7 +179,7 @@ def _pinned_dataset(location: str) -> str:
         if chosen is None and revision:
             raise SourceError(
                 f"hf://datasets/{dataset} has no version tag for '@{revision}'; its tags are "
-                f"{_near('v1.0.0', refs['tags'])}: name one of them, a branch or a commit"
+                f"{near('v1.0.0', refs['tags'])}: name one of them, a branch or a commit"
             )
         commit = refs["tags"][chosen] if chosen else refs["branches"].get("main")
     else:
@@ -187,13 +188,17 @@ def _pinned_dataset(location: str) -> str:
             url = f"{api}/revision/{quote(revision, safe='')}?expand=sha"
             commit = json.loads(fetch(fs, url))["sha"]
         except (FileNotFoundError, NoRevisionError):
-            near = _near(revision, _refs(fs, api)["tags"])
-            raise SourceError(
-                f"hf://datasets/{dataset} has no revision '{revision}'; tags like it: {near}"
-            ) from None
+            tags = _refs(fs, api)["tags"]
+            chosen = versions.select(revision, tags)  # 1.2.0 is the tag v1.2.0
+            if chosen is None:
+                raise SourceError(
+                    f"hf://datasets/{dataset} has no revision '{revision}'; "
+                    f"tags like it: {near(revision, tags)}"
+                ) from None
+            commit = tags[chosen]
         except (ValueError, KeyError, TypeError):
             commit = None
-    if not _COMMIT.fullmatch(str(commit)):
+    if not COMMIT.fullmatch(str(commit)):
         raise SourceError(f"{api}: the answer names no commit; check HF_ENDPOINT")
     return f"hf://datasets/{dataset}@{commit}{folder}"
 
@@ -214,26 +219,12 @@ def _refs(fs: Any, api: str) -> dict[str, dict[str, str]]:
         raise SourceError(f"{api}/refs: not a list of tags; check HF_ENDPOINT") from None
 
 
-def _near(wanted: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.4) or names[-5:]
-    return ", ".join(near) or "none"
-
-
-def _dataset_parts(location: str) -> tuple[str, str | None, str]:
-    found = _HUB.fullmatch(location.rstrip("/"))
-    if found is None:
-        raise SourceError(f"{location}: write hf://datasets/ORG/NAME or ...@REVISION")
-    revision = found["revision"]
-    return found["id"], revision and unquote(revision), found["folder"] or ""
-
-
 # --- file systems --------------------------------------------------------------------------------
 
 
 def _hub_filesystem(location: str) -> tuple[Any, str]:
     """Plain HTTP below ``resolve/COMMIT``: a read is one request, HfFileSystem lists first."""
-    dataset, commit, folder = _dataset_parts(location)
+    dataset, commit, folder = dataset_parts(location)
     web = _hub_web(dataset)
     fs = _web_filesystem(web)
     fs.revision = commit
@@ -244,13 +235,23 @@ def _hub_web(dataset: str) -> Web:
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers
 
-    if constants.is_offline_mode():
-        raise SourceError(
-            f"hf://datasets/{dataset}: HF_HUB_OFFLINE forbids the Hub; unset it, or give a folder"
-        )
+    if offline():
+        raise _forbidden(dataset)
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     headers = build_hf_headers(library_name="matteratlas")
     return Web(headers=headers, dataset=dataset, endpoint=endpoint)
+
+
+def offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` forbids the Hub."""
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
+
+
+def _forbidden(dataset: str) -> SourceError:
+    what = "HF_HUB_OFFLINE forbids the Hub"
+    return SourceError(f"hf://datasets/{dataset}: {what}; unset it, or name what was pulled before")
 
 
 def _web_filesystem(web: Web) -> Any:

@@ -19,6 +19,14 @@ SETS = "registry/sets.parquet"
 #: Rows a row group holds: what a reader of one row, or the Hub viewer, moves at least.
 ROW_GROUP = 16384
 VERSION_KEY = "matteratlas_version"
+#: How tables are written: with the page index of the Hub viewer, and a checksum a page.
+LAYOUT: dict[str, Any] = {
+    "row_group_size": ROW_GROUP,
+    "compression": "zstd",
+    "write_page_index": True,
+    "write_page_checksum": True,
+    "use_content_defined_chunking": True,
+}
 
 
 def write_table(
@@ -39,15 +47,7 @@ def write_table(
     # pandas' own metadata names library versions; without it equal tables are equal bytes.
     arrow = arrow.replace_schema_metadata({VERSION_KEY: version} if version else None)
     try:
-        pq.write_table(
-            arrow,
-            scratch,
-            row_group_size=ROW_GROUP,
-            compression="zstd",
-            write_page_index=True,
-            write_page_checksum=True,
-            use_content_defined_chunking=True,
-        )
+        pq.write_table(arrow, scratch, **LAYOUT)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

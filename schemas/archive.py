@@ -36,6 +36,10 @@ RUNS = "runs"
 #: ``version`` of an archive that is still being built.
 UNRELEASED = "unreleased"
 
+#: Key of the index of a part that was pulled: ``location``, ``version`` and ``sha256`` (the index's
+#: own seal) of the atlas it is a part of. Readers need not know it; a build drops it.
+SUBSET_OF = "subset_of"
+
 #: Chunks of matrices: whole rows, a power of two of them between these bounds, about these bytes.
 CHUNK_ROWS = (1024, 4096)
 CHUNK_BYTES = 4 * 2**20
