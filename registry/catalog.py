@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..schemas.cards import ModelCard, StructureSetCard, elements_of, read_card
 from ..schemas.errors import CardError
+from .contributed import contributed_folders
 
 Relation = Literal["in", "out", "unknown"]
 State = Literal["ran", "loads", "blocked"]
@@ -31,9 +32,8 @@ def model_card_paths(folder: Path | None = None) -> list[Path]:
     return sorted((folder or _HERE / "models").glob("*/*.yaml"))
 
 
-@cache
 def models(folder: Path | None = None) -> dict[str, ModelCard]:
-    """Every model card by id.
+    """Every model card by id: the registry's, then those of :func:`contributed_folders`.
 
     Raises
     ------
@@ -41,6 +41,31 @@ def models(folder: Path | None = None) -> dict[str, ModelCard]:
         Naming the first card that does not validate, sits in the wrong family folder, or repeats
         an id.
     """
+    if folder is not None:
+        return _models(folder)
+    found = _models(_HERE / "models")
+    for extra in contributed_folders():
+        for path in sorted(extra.glob("*.yaml")):
+            card = _contributed(path, path.stat().st_mtime_ns if path.exists() else 0)
+            # One that is in the registry by now is the registry's.
+            found = found if found.get(card.id) == card else _with(found, card, path)
+    return found
+
+
+def _with(found: dict[str, ModelCard], card: ModelCard, path: Path) -> dict[str, ModelCard]:
+    if card.id in found:
+        raise CardError(f"{path}: key 'id' '{card.id}' is already taken; choose another")
+    return {**found, card.id: card}
+
+
+@cache
+def _contributed(path: Path, changed: int) -> ModelCard:
+    del changed  # part of the cache's key
+    return read_card(path, ModelCard)
+
+
+@cache
+def _models(folder: Path) -> dict[str, ModelCard]:
     found: dict[str, ModelCard] = {}
     for path in model_card_paths(folder):
         card = read_card(path, ModelCard)
@@ -119,6 +144,8 @@ def status(card: ModelCard) -> Status:
     """
     from .environment_cards import read_families
 
+    if card.checkpoint.obtained == "brought":
+        return Status("blocked", "its vectors were brought; the model is not to be had")
     if card.isolation is None and at_hand(card):
         return Status("ran", "")
     table = small_weights() if card.isolation is None else read_families()

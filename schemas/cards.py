@@ -98,7 +98,7 @@ class Licence(_Closed):
 class Checkpoint(_Closed):
     """Where the weights come from and how to know they are the right ones."""
 
-    obtained: Literal["package", "hub", "gated", "url", "none"]
+    obtained: Literal["package", "hub", "gated", "url", "none", "brought"]
     package: str | None = Field(description="name==version that ships the file; ORG/NAME on a hub")
     path: str | None = Field(description="file inside; on a hub a pattern where there are several")
     revision: str | None = Field(description="commit on the hub")
@@ -401,13 +401,13 @@ def _inner_model(annotation: Any) -> Any:
     return None
 
 
-def read_card(path: Path, model: type[T]) -> T:
-    """Read and validate one card.
+def read_plain(path: Path) -> dict[str, Any]:
+    """A card's mapping as plain data, not held against a schema yet.
 
     Raises
     ------
     CardError
-        One line naming the file, the key and the mend.
+        The file cannot be read, is no YAML, or holds tags, anchors, repeated keys or no mapping.
     """
     data: Any
     try:
@@ -418,6 +418,18 @@ def read_card(path: Path, model: type[T]) -> T:
         raise CardError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(data, dict):
         raise CardError(f"{path}: a card is a mapping of keys; found {type(data).__name__}")
+    return data
+
+
+def read_card(path: Path, model: type[T]) -> T:
+    """Read and validate one card.
+
+    Raises
+    ------
+    CardError
+        One line naming the file, the key and the mend.
+    """
+    data = read_plain(path)
     try:
         card = model.model_validate(data)
     except ValidationError as error:

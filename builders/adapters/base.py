@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ...registry.contributed import contributed_folders
 from ...registry.hub import package_file, sha256_of
 from ...schemas.cards import ModelCard, elements_of
 from ...schemas.errors import CardError, SourceError
@@ -308,6 +309,7 @@ def load_here(card: ModelCard, *, device: str = "cpu") -> Adapter:
         The family's package is not installed.
     """
     module_name, _, class_name = card.adapter.partition(":")
+    _open_contributions()
     try:
         module = importlib.import_module(f".{module_name}", __package__)
     except ModuleNotFoundError as error:
@@ -320,6 +322,15 @@ def load_here(card: ModelCard, *, device: str = "cpu") -> Adapter:
     if not (isinstance(cls, type) and issubclass(cls, Adapter)):
         raise CardError(f"model '{card.id}': '{card.adapter}' is not an adapter")
     return _construct(cls, card, device)
+
+
+def _open_contributions() -> None:
+    """Let adapters of contributed folders be found, after all of this package's own."""
+    package = importlib.import_module(str(__package__))
+    for folder in map(str, contributed_folders()):
+        if folder not in package.__path__:
+            package.__path__.append(folder)
+    importlib.invalidate_caches()
 
 
 def _construct(cls: type[Adapter], card: ModelCard, device: str) -> Adapter:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contributing a model: scaffold, checks of what is contributed, its report, its patch."""
