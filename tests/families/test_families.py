@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 import probes
 import pytest
-from invariance import check_batches, check_invariances, check_shapes, deviation
+from invariance import (
+    check_batches,
+    check_invariances,
+    check_lone_atoms,
+    check_shapes,
+    deviation,
+)
 from test_contract import Loaded, unsuitable
 
 from matteratlas.builders.adapters.base import Embedded, Missing, load_adapter
@@ -78,6 +84,11 @@ def test_invariances(loaded: Loaded) -> None:
 
 def test_batches_and_repetition(loaded: Loaded) -> None:
     check_batches(loaded.adapter, loaded.structures, reference=loaded.results)
+
+
+def test_atoms_without_neighbours(loaded: Loaded) -> None:
+    if loaded.adapter.card.modality == "atoms3d":
+        check_lone_atoms(loaded.adapter, loaded.structures)
 
 
 def test_equals_the_package(loaded: Loaded) -> None:

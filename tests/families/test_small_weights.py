@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import probes
 import pytest
-from invariance import check_batches, check_invariances, check_shapes, deviation, rotated
+from invariance import (
+    check_batches,
+    check_invariances,
+    check_lone_atoms,
+    check_shapes,
+    deviation,
+    rotated,
+)
 from servers.files import FileServer
 from test_contract import unsuitable
 from tiny_weights import hub_of_its_own
@@ -176,6 +183,11 @@ def test_equivariance(small: Small) -> None:
 
 def test_batches_and_repetition(small: Small) -> None:
     check_batches(small.adapter, small.structures, reference=small.results)
+
+
+def test_atoms_without_neighbours(small: Small) -> None:
+    if small.adapter.card.modality == "atoms3d":
+        check_lone_atoms(small.adapter, small.structures)
 
 
 def test_equals_the_package(small: Small) -> None:

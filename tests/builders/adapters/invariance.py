@@ -148,3 +148,39 @@ def check_shapes(
         assert (result.energy is not None) == (card.energy is not None)
         if result.energy is not None:
             assert np.isfinite(result.energy)
+
+
+def check_lone_atoms(adapter: Adapter, structures: Sequence[Structure]) -> None:
+    """Atoms without neighbours, beside others and by themselves: one answer.
+
+    Graph networks take other paths where a batch has no edges at all; a vector that hangs on what
+    else is in the batch is worth less than a refusal that says why. ``structures`` are some that
+    the model takes; each atom is of an element it knows.
+    """
+    assert adapter.card.modality == "atoms3d" and structures
+    box = np.eye(3) * 60.0
+    first = structures[0]
+    single = dataclasses.replace(
+        first, numbers=first.numbers[:1], positions=np.zeros((1, 3)), cell=np.zeros((3, 3)),
+        pbc=(False, False, False), kind="molecule", charge=0, multiplicity=None,
+        smiles=None, sequence=None, backbone=None,
+    )  # fmt: skip
+    lone = {"atom": {}, "boxed": {"cell": box, "pbc": (True, True, True), "kind": "crystal"}}
+    lone["pair"] = {
+        "numbers": np.repeat(first.numbers[:1], 2),
+        "positions": np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 25.0]]),
+    }
+    rows = [dataclasses.replace(single, source_id=n, **changes) for n, changes in lone.items()]
+    limit = min(adapter.card.tolerance, 1e-4)
+    beside = adapter.embed([*structures, *rows])[len(structures) :]
+    for row, together in zip(rows, beside, strict=True):
+        (alone,) = adapter.embed([row])
+        assert type(alone) is type(together), (row.source_id, alone, together)
+        if isinstance(alone, Embedded) and isinstance(together, Embedded):
+            off = largest_deviation([together], [alone])
+            assert off <= limit, (
+                f"{adapter.card.id}: the batch changes {off:.1e} of {row.source_id}"
+            )
+        elif not isinstance(alone, Embedded):
+            assert alone == together
+            assert alone.reason.partition(":")[0] != "failed", (row.source_id, alone.reason)
