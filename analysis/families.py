@@ -76,10 +76,14 @@ class NeighbourLists:
 
     def of(self, space: Space, k: int, similarity: Similarity = "euclidean") -> Neighbours:
         """At least ``k`` neighbours a row, with those to spare."""
+        return self.held(space, self.reach(k, space.n), similarity)
+
+    def held(self, space: Space, count: int, similarity: Similarity = "euclidean") -> Neighbours:
+        """At least ``count`` neighbours a row."""
         key = (id(space), similarity)
         held = self._lists.get(key)
-        if held is None or held[1].indices.shape[1] < self.reach(k, space.n):
-            held = space, nearest(space, self.reach(k, space.n), similarity=similarity)
+        if held is None or held[1].indices.shape[1] < count:
+            held = space, nearest(space, count, similarity=similarity)
             self._lists[key] = held
         return held[1]
 

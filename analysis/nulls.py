@@ -18,20 +18,25 @@ from .calibration import Cycle, Permutations
 from .tiles import Kernel
 
 
-class _Centred:
+class Centred:
     """One model's U-centred matrix in float32, any entries of it on demand.
 
     U-centred off the diagonal: a_ij - r_i/(n-2) - r_j/(n-2) + s/((n-1)(n-2)), and the products of
     two such matrices over i != j are the unbiased estimate times n (n - 3).
     """
 
-    def __init__(self, space: Space, row_sums: dict[Kernel, NDArray[np.float64]]) -> None:
-        self.points, scale = to_single(space.centred)
+    def __init__(
+        self,
+        points: NDArray[np.float32],
+        scale: float,
+        row_sums: dict[Kernel, NDArray[np.float64]],
+    ) -> None:
+        self.points = points
         self.squares = np.einsum("id,id->i", self.points, self.points)
         self.means: dict[Kernel, NDArray[np.float32]] = {}
         self.grand: dict[Kernel, float] = {}
         self.units: dict[Kernel, float] = {}
-        n = space.n
+        n = points.shape[0]
         for kernel, given in row_sums.items():
             self.units[kernel] = scale if kernel == "distance" else scale**2
             rows = given / self.units[kernel]
@@ -81,7 +86,9 @@ def null_covariances(
     within groups: one pass over the tiles a draw.
     """
     models = [
-        _Centred(space, {kernel: rows[index] for kernel, rows in row_sums.items()})
+        Centred(
+            *to_single(space.centred), {kernel: rows[index] for kernel, rows in row_sums.items()}
+        )
         for index, space in enumerate(spaces)
     ]
     count, m, n = draws.count, len(spaces), spaces[0].n
@@ -102,17 +109,41 @@ def null_covariances(
 
 
 def _rotated(
-    models: Sequence[_Centred], kernels: Sequence[Kernel], cycle: Cycle, n: int
+    models: Sequence[Centred], kernels: Sequence[Kernel], cycle: Cycle, n: int
 ) -> dict[Kernel, NDArray[np.float64]]:
     """Sums over i != j of a_ij b_{i+s, j+s} for every shift s, shape (n, m, m)."""
-    m, half = len(models), n // 2
-    spectra = {kernel: np.zeros((half + 1, m, m), np.complex64) for kernel in kernels}
-    width = rows_per_block(8 * m * n, half)
+    width = rows_per_block(8 * len(models) * n, n // 2)
+    return rotation_sums(models, kernels, cycle, range(1, n // 2 + 1), width=width)
+
+
+def rotation_sums(
+    models: Sequence[Centred],
+    kernels: Sequence[Kernel],
+    cycle: Cycle,
+    diagonals: range,
+    *,
+    width: int,
+) -> dict[Kernel, NDArray[np.float64]]:
+    """Share of some cyclic diagonals in the sums over i != j of a_ij b_{i+s, j+s}, all shifts s.
+
+    Parameters
+    ----------
+    diagonals : range
+        Of 1..n // 2, which together stand for all.
+    width : int
+        Diagonals held at once.
+
+    Returns
+    -------
+    dict of kernel to float64 array, shape (n, m, m)
+    """
+    m, n = len(models), cycle.order.size
+    spectra = {kernel: np.zeros((n // 2 + 1, m, m), np.complex64) for kernel in kernels}
     # Rows in the order of the cycle, and again, so that a diagonal never wraps around.
     double = np.concatenate([cycle.order, cycle.order])
-    for offsets in row_blocks(1, half + 1, width):
+    for offsets in row_blocks(diagonals.start, diagonals.stop, width):
         size = offsets.stop - offsets.start
-        diagonals = {kernel: np.empty((m, size, n), np.float32) for kernel in kernels}
+        entries = {kernel: np.empty((m, size, n), np.float32) for kernel in kernels}
         here = double[None, :n]
         there = as_strided(
             double[offsets.start :], (size, n), (double.strides[0], double.strides[0])
@@ -120,12 +151,12 @@ def _rotated(
         for index, model in enumerate(models):
             gram = _diagonals(model.points, double, offsets, n)
             for kernel in kernels:
-                diagonals[kernel][index] = model.entries(kernel, gram, here, there)
+                entries[kernel][index] = model.entries(kernel, gram, here, there)
         # Diagonal n - o is diagonal o rotated: count it by doubling, but the middle one only once.
         weight = np.full(size, 2.0, np.float32)
         weight[-1] = 1.0 if 2 * (offsets.stop - 1) == n else 2.0
         for kernel in kernels:
-            waves = np.fft.rfft(diagonals[kernel], axis=2).transpose(2, 0, 1)
+            waves = np.fft.rfft(entries.pop(kernel), axis=2).transpose(2, 0, 1)
             left = np.conj(waves) * weight
             spectra[kernel] += left @ np.ascontiguousarray(waves.transpose(0, 2, 1))
     return {
@@ -149,7 +180,7 @@ def _diagonals(
 
 
 def _shuffled(
-    models: Sequence[_Centred],
+    models: Sequence[Centred],
     null: dict[Kernel, NDArray[np.float64]],
     indices: NDArray[np.int32],
     n: int,
@@ -173,7 +204,7 @@ def _shuffled(
 
 
 def _tile(
-    models: Sequence[_Centred], kernel: Kernel, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    models: Sequence[Centred], kernel: Kernel, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """Centred entries of all models at ``rows`` x ``columns``, shape (m, rows, columns)."""
     tile = np.empty((len(models), rows.size, columns.size), np.float32)

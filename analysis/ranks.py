@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from .blocks import Space, row_blocks, rows_per_block
 from .calibration import Permutations
-from .neighbours import order_by_distance
 
 
 @dataclass(frozen=True)
 class RankMeans:
-    """Mean ranks in model b of the neighbours in model a, ties by index, ranks from 1.
+    """Mean ranks in model b of the neighbours in model a, ranks from 1; ties share their mean.
 
     Attributes
     ----------
@@ -73,7 +72,7 @@ def rank_means(
     without = np.stack(neighbours_without) if neighbours_without is not None else None
     null = np.zeros((draws.count, m, m)) if draws is not None and draws.count else None
     inverse = None if null is None or draws is None else np.argsort(draws.indices, axis=1)
-    per_row = n * (24 + 3 * count) + (0 if null is None else 8 * m * k * null.shape[0])
+    per_row = n * (48 + 24 * count) + (0 if null is None else 8 * m * k * null.shape[0])
     for rows in row_blocks(0, n, rows_per_block(per_row, n)):
         here = np.arange(rows.stop - rows.start)
         targets = first[:, rows]
@@ -92,8 +91,8 @@ def rank_means(
                     kept = np.flatnonzero(blocks[rows] != block)
                     chosen = without[:, block, rows][:, kept]
                     place = ranks[kept[:, None], chosen]
-                    lost = before[kept[:, None], block, place - 1]
-                    deleted[block, :, b] += (place.astype(np.int64) - lost).sum(axis=(1, 2))
+                    lost = before[kept[:, None], block, chosen]
+                    deleted[block, :, b] += (place - lost).sum(axis=(1, 2))
             if null is not None and moved is not None:
                 null[:, :, b] += ranks[here[:, None], moved].sum(axis=(2, 3)).T
     observed /= n * k
@@ -106,15 +105,35 @@ def rank_means(
 
 def _rank_tile(
     space: Space, rows: slice, blocks: NDArray[np.intp] | None, count: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-    """Ranks (rows, n) of all rows, 1 for the nearest; and rows of each block up to each rank."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Ranks (rows, n) of all rows, 1 for the nearest; and how many of each block come before.
+
+    Rows at the same distance share the mean of their ranks, and count as half before each other:
+    (rows, G, n).
+    """
     squared = space.squared_distances(rows)
-    size = squared.shape[0]
+    size, n = squared.shape
     squared[np.arange(size), np.arange(rows.start, rows.stop)] = np.inf  # a row comes last
-    order = order_by_distance(squared)
-    ranks = np.empty(order.shape, np.int32)
-    np.put_along_axis(ranks, order, np.arange(1, space.n + 1, dtype=np.int32)[None, :], axis=1)
+    order = np.argsort(squared, axis=1)
+    ordered = np.take_along_axis(squared, order, axis=1)
+    fresh = np.ones(squared.shape, bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    place = np.broadcast_to(np.arange(n), squared.shape)
+    first = np.maximum.accumulate(np.where(fresh, place, 0), axis=1)
+    ends = np.ones(squared.shape, bool)
+    ends[:, :-1] = fresh[:, 1:]
+    last = np.minimum.accumulate(np.where(ends, place, n)[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty(squared.shape)
+    np.put_along_axis(ranks, order, 1.0 + 0.5 * (first + last), axis=1)
     if blocks is None or count == 0:
         return ranks, None
     member = blocks[order][:, None, :] == np.arange(count)[None, :, None]
-    return ranks, np.cumsum(member, axis=2, dtype=np.int32)
+    upto = np.zeros((size, count, n + 1))
+    np.cumsum(member, axis=2, out=upto[:, :, 1:])
+    closer = np.take_along_axis(upto, first[:, None, :], axis=2)
+    closer += np.take_along_axis(upto, last[:, None, :] + 1, axis=2)
+    before = np.empty(member.shape)
+    np.put_along_axis(
+        before, np.broadcast_to(order[:, None, :], member.shape), 0.5 * closer, axis=2
+    )
+    return ranks, before

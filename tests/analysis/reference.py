@@ -132,11 +132,16 @@ def distance_correlation_squared(x: NDArray, y: NDArray, estimator: str) -> floa
 
 
 def imbalance(x: NDArray, y: NDArray, k: int, how: str = "none") -> float:
-    near, far = (order(distances(normalise(z, how))) for z in (x, y))
+    near, far = order(distances(normalise(x, how))), distances(normalise(y, how))
     n = len(near)
-    ranks = np.empty((n, n))
-    np.put_along_axis(ranks, far, np.arange(1.0, n)[None, :], axis=1)
-    return float(2.0 * np.take_along_axis(ranks, near[:, :k], axis=1).mean() / n)
+    ranks = [
+        1.0
+        + (np.delete(far[i], i) < far[i, j]).sum()
+        + 0.5 * (np.delete(far[i], [i, j]) == far[i, j]).sum()
+        for i in range(n)
+        for j in near[i, :k]
+    ]
+    return float(2.0 * np.mean(ranks) / n)
 
 
 def distinct_rows(x: NDArray) -> Array:
