@@ -42,7 +42,7 @@ class SmilesModel(SmilesAdapter):
         self.longest = int(options["max_tokens"])
         check_architecture(self.card, options["encoder"])
         folder = weights_folder(self.card)
-        self.tokenizer = load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder, options["encoder"])
         self.model = load_model(options["encoder"], folder, device=self.device)
 
     def written(self, smiles: str) -> str | None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformers from the model hub: checked files, explicit classes, hidden states by layer.
 
-Only classes of the installed ``transformers`` are built; code that a repository brings along is
-never run. A layer called ``last`` is the model's ``last_hidden_state``, ``layer_<i>`` its
-``hidden_states[i]``, the output of the i-th block (1 the first).
+Only classes of the installed ``transformers`` or of this package are built; code that a repository
+brings along is never run. A layer called ``last`` is the model's ``last_hidden_state``,
+``layer_<i>`` its ``hidden_states[i]``, the output of the i-th block (1 the first).
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,10 +27,13 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neo": ("GPTNeoModel", {}),
     "gpt_oss": ("GptOssModel", {}),
     "llama": ("LlamaModel", {}),
+    "molformer": ("MolformerModel", {}),
     "qwen3_moe": ("Qwen3MoeModel", {}),
     "roberta": ("RobertaModel", {"add_pooling_layer": False}),
     "t5": ("T5EncoderModel", {}),
 }
+#: Those whose class and tokenizer are in the module of their name here, not in transformers.
+OWN = frozenset({"molformer"})
 #: Tokens in one padded batch: on a processor more outgrow its cache, elsewhere fewer starve it.
 CPU_BUDGET, DEVICE_BUDGET = 1024, 16384
 #: Files wanted beside the weights: configuration, vocabulary, chat template.
@@ -37,7 +41,7 @@ COMPANIONS = ("*.json", "*.txt", "*.jinja")
 
 
 def check_architecture(card: ModelCard, kind: str) -> None:
-    """Refuse an architecture the installed transformers has no class for, before any download.
+    """Refuse an architecture there is no class for, before any download.
 
     Raises
     ------
@@ -46,8 +50,8 @@ def check_architecture(card: ModelCard, kind: str) -> None:
     """
     if kind not in CLASSES:
         raise CardError(
-            f"model '{card.id}': transformers has no class for '{kind}'; it would take code from "
-            f"{card.checkpoint.package}, and code from a repository is never run"
+            f"model '{card.id}': no class for '{kind}' in transformers or here; it would take code "
+            f"from {card.checkpoint.package}, and code from a repository is never run"
         )
 
 
@@ -97,7 +101,7 @@ def load_model(kind: str, folder: Path, *, device: str = "cpu", dtype: str = "fl
     import transformers
 
     name, extra = CLASSES[kind]
-    cls: Any = getattr(transformers, name)
+    cls: Any = getattr(_own(kind) if kind in OWN else transformers, name)
     stated, _ = transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)
     if stated.get("model_type") != kind:
         raise SourceError(
@@ -126,12 +130,18 @@ def load_model(kind: str, folder: Path, *, device: str = "cpu", dtype: str = "fl
     return model.eval().to(device)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a local folder, by the class its own files name."""
+def load_tokenizer(folder: Path, kind: str | None = None) -> Any:
+    """The tokenizer of a local folder, by the class its own files name or its architecture's."""
     from transformers import AutoTokenizer
 
+    if kind in OWN:
+        return _own(str(kind)).tokenizer(folder)
     with quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _own(kind: str) -> Any:
+    return importlib.import_module(f".{kind}", __package__)
 
 
 def hidden_states(

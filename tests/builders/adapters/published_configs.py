@@ -13,6 +13,8 @@ import torch
 import transformers
 from torch import nn
 
+from matteratlas.builders.adapters import molformer
+
 _ESM = {
     "vocab_size": 33, "max_position_embeddings": 1026, "position_embedding_type": "rotary",
     "token_dropout": True, "pad_token_id": 1, "mask_token_id": 32, "emb_layer_norm_before": False,
@@ -24,6 +26,11 @@ _CHEMBERTA = {
 _PROSTT5 = {
     "vocab_size": 150, "d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 24,
     "num_heads": 32, "feed_forward_proj": "relu",
+}  # fmt: skip
+
+_MOLFORMER = {
+    "vocab_size": 2362, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 768, "num_random_features": 32, "hidden_act": "gelu",
 }  # fmt: skip
 
 #: Repository -> class, its configuration, what leaves poolers out.
@@ -67,6 +74,7 @@ CONFIGS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
          "num_experts_per_tok": 8},
         {},
     ),
+    "ibm/MoLFormer-XL-both-10pct": ("MolformerModel", "MolformerConfig", _MOLFORMER, {}),
     "openai/gpt-oss-20b": (
         "GptOssModel", "GptOssConfig",
         {"vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880,
@@ -81,7 +89,6 @@ def empty_model(repo: str) -> nn.Module:
     """The model of a repository in its published size, without memory for its weights."""
     model, config, sizes, extra = CONFIGS[repo]
     with torch.device("meta"):
-        built: nn.Module = getattr(transformers, model)(
-            getattr(transformers, config)(**sizes), **extra
-        )
+        source = molformer if model == "MolformerModel" else transformers
+        built: nn.Module = getattr(source, model)(getattr(source, config)(**sizes), **extra)
     return built

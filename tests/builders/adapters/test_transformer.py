@@ -20,7 +20,7 @@ from published_configs import CONFIGS, empty_model
 from servers.hub import Account, HubServer
 from servers.hub_client import connected
 from string_probes import distance
-from tiny_weights import BLOCKED, DIM, HUB, TINY, hub_of_its_own, publish
+from tiny_weights import DIM, TINY, hub_of_its_own, publish
 
 from matteratlas.builders.adapters import transformer
 from matteratlas.builders.adapters.base import Adapter, load_adapter
@@ -47,9 +47,9 @@ def folder_of(tmp_path: Path, encoder: str, path: str = "model.safetensors") -> 
 def test_every_row_of_the_study_has_a_card() -> None:
     families = {"molformer": 1, "chemberta": 2, "chemgpt": 1, "deepseek": 3, "qwen3": 3,
                 "gpt-oss": 3, "esm2": 3, "prostt5": 2}  # fmt: skip
-    found = [c.family for c in HUB.values()]
+    found = [c.family for c in TINY.values()]
     assert {f: found.count(f) for f in families} == families
-    for card in HUB.values():
+    for card in TINY.values():
         assert f"{card.checkpoint.revision}".isalnum() and len(f"{card.checkpoint.revision}") == 40
         assert "Table 1 of arXiv 2512.03750" in str(card.notes)
 
@@ -71,11 +71,10 @@ def test_no_size_is_left_over() -> None:
 
 def test_status_of_models_from_a_hub() -> None:
     rows = catalog.small_weights()
-    assert set(rows) == set(HUB)
-    for model, card in HUB.items():
-        state = "blocked" if model in BLOCKED else "loads"
-        assert catalog.status(card).state == rows[model]["outcome"] == state
-        assert bool(rows[model]["why"]) == (state == "blocked")
+    assert set(rows) == set(TINY)
+    for model, card in TINY.items():
+        assert catalog.status(card).state == rows[model]["outcome"] == "loads"
+        assert not rows[model]["why"]
 
 
 # --- loading -------------------------------------------------------------------------------------
@@ -208,6 +207,13 @@ def test_a_card_without_a_hub_is_refused() -> None:
     source = catalog.model("rxnfp-ft").checkpoint
     with pytest.raises(CardError, match="names no checkpoint on a hub"):
         load_adapter(card.model_copy(update={"checkpoint": source}))
+
+
+def test_an_architecture_without_a_class_is_refused_before_any_download() -> None:
+    card = TINY["chemberta-77m-mtr"]
+    with hub_of_its_own() as server, pytest.raises(CardError, match="never run") as caught:
+        load_adapter(card.model_copy(update={"options": {**card.options, "encoder": "bolmo"}}))
+    assert card.id in str(caught.value) and "'bolmo'" in str(caught.value) and not server.log
 
 
 # --- hidden states -------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from servers.hub_client import connected
 
 from matteratlas.builders.adapters.base import Adapter, load_adapter
 from matteratlas.builders.adapters.llm import prompt
+from matteratlas.builders.adapters.molformer import MolformerConfig, MolformerModel
 from matteratlas.registry import catalog
 from matteratlas.schemas.cards import ModelCard
 
@@ -50,6 +51,11 @@ SELFIES_SYMBOLS = (
     "[C@Hexpl] [C@@Hexpl] [/C] [Ring1] [Ring2] [Expl=Ring1] [Branch1_1] [Branch1_2] [Branch1_3] "
     "[Branch2_1] [Branch2_2] [Branch2_3]"
 ).split()
+#: A few of MoLFormer's 2,362 words, in its order; it has no token for unknown ones.
+MOLFORMER_WORDS = (
+    "<bos> <eos> <pad> <mask> C c ( ) 1 O N 2 = n 3 [C@H] [C@@H] F S 4 Cl - o s [nH] # / Br [N+] "
+    "[O-] \\ . I [Na+] [Cl-] %10"
+).split()
 #: The chat formats, as far as they bear on what the models read.
 CHAT = {
     "llama": "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}"
@@ -69,11 +75,9 @@ CHAT_TOKENS = {
     "gpt_oss": ["<|startoftext|>", "<|endoftext|>", "<|start|>", "<|message|>", "<|end|>"],
 }
 
-#: Cards that load through these factories, and those that cannot be loaded at all.
-HUB = {i: c for i, c in catalog.models().items()
-       if c.isolation is None and c.checkpoint.obtained in {"hub", "gated"}}  # fmt: skip
-BLOCKED = {i: c for i, c in HUB.items() if (c.options or {}).get("encoder") == "molformer"}
-TINY = {i: c for i, c in HUB.items() if i not in BLOCKED}
+#: Cards that load through these factories.
+TINY = {i: c for i, c in catalog.models().items()
+        if c.isolation is None and c.checkpoint.obtained in {"hub", "gated"}}  # fmt: skip
 
 
 @contextmanager
@@ -164,6 +168,37 @@ def _roberta(blocks: int) -> Any:
     )  # fmt: skip
 
 
+class MolformerForMaskedLM(transformers.PreTrainedModel):
+    """The head beside the encoder, its tensors named as published; never called."""
+
+    config_class = MolformerConfig
+    base_model_prefix = "molformer"
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.molformer = MolformerModel(config)
+        self.lm_head = torch.nn.ModuleDict(
+            {
+                "transform": torch.nn.ModuleDict(
+                    {"dense": torch.nn.Linear(width, width), "LayerNorm": torch.nn.LayerNorm(width)}
+                ),
+                "decoder": torch.nn.Linear(width, config.vocab_size, bias=False),
+            }
+        )
+        self.post_init()
+
+
+def _molformer(blocks: int) -> Any:
+    return MolformerForMaskedLM(
+        MolformerConfig(
+            vocab_size=len(MOLFORMER_WORDS), hidden_size=DIM, num_hidden_layers=blocks,
+            num_attention_heads=4, intermediate_size=48, num_random_features=6,
+            initializer_range=0.2,
+        )
+    )  # fmt: skip
+
+
 def _gpt_neo(blocks: int) -> Any:
     return transformers.GPTNeoForCausalLM(
         transformers.GPTNeoConfig(
@@ -226,8 +261,8 @@ def _gpt_oss(blocks: int) -> Any:
 
 
 MODELS: dict[str, Callable[[int], Any]] = {
-    "roberta": _roberta, "gpt_neo": _gpt_neo, "esm": _esm, "t5": _t5, "llama": _llama,
-    "qwen3_moe": _qwen3_moe, "gpt_oss": _gpt_oss,
+    "roberta": _roberta, "molformer": _molformer, "gpt_neo": _gpt_neo, "esm": _esm, "t5": _t5,
+    "llama": _llama, "qwen3_moe": _qwen3_moe, "gpt_oss": _gpt_oss,
 }  # fmt: skip
 
 
@@ -254,6 +289,18 @@ def _roberta_tokenizer(folder: Path) -> None:
         special_tokens_map={**names, "bos_token": "<s>", "eos_token": "</s>"},
     )  # fmt: skip
     (folder / "merges.txt").write_text("#version: 0.2 - Trained by `huggingface/tokenizers`\n")
+
+
+def _molformer_tokenizer(folder: Path) -> None:
+    # As published, the file names a tokenizer class that only the repository's own code has.
+    _write(
+        folder,
+        vocab={word: i for i, word in enumerate(MOLFORMER_WORDS)},
+        tokenizer_config={
+            "auto_map": {"AutoTokenizer": ["tokenization_molformer_fast.MolformerTokenizerFast"]},
+            "tokenizer_class": "MolformerTokenizer",
+        },
+    )
 
 
 def _selfies_tokenizer(folder: Path) -> None:
@@ -308,8 +355,9 @@ def _chat_tokenizer(kind: str) -> Callable[[Path], None]:
 
 
 TOKENIZERS: dict[str, Callable[[Path], None]] = {
-    "roberta": _roberta_tokenizer, "gpt_neo": _selfies_tokenizer, "esm": _esm_tokenizer,
-    "t5": _prostt5_tokenizer, **{kind: _chat_tokenizer(kind) for kind in CHAT},
+    "roberta": _roberta_tokenizer, "molformer": _molformer_tokenizer,
+    "gpt_neo": _selfies_tokenizer, "esm": _esm_tokenizer, "t5": _prostt5_tokenizer,
+    **{kind: _chat_tokenizer(kind) for kind in CHAT},
 }  # fmt: skip
 
 
