@@ -43,13 +43,10 @@ def study_models(path: Path | None = None) -> tuple[StudyModel, ...]:
     """All rows, in the order printed."""
     path = path or Path(__file__).with_name("study_models.csv")
     with path.open(encoding="utf-8", newline="") as handle:
-        return tuple(
-            StudyModel(
-                **row
-                | {
-                    "row": int(row["row"]),
-                    "parameters": int(row["parameters"]) if row["parameters"] else None,
-                }
-            )
-            for row in csv.DictReader(handle)
-        )
+        return tuple(_read(row) for row in csv.DictReader(handle))
+
+
+def _read(row: dict[str, str]) -> StudyModel:
+    parameters = int(row["parameters"]) if row["parameters"] else None
+    printed = [row[k] for k in ("training_data", "modality", "embedding", "level_of_theory")]
+    return StudyModel(int(row["row"]), row["name"], row["card"], *printed, parameters)
