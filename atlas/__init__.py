@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from .builders.build import build
     from .registry import views
     from .registry.archive import Atlas, open_atlas
+    from .registry.pull import pull
     from .registry.validate import validate
     from .schemas.errors import AtlasError
 
-__all__ = ["Atlas", "AtlasError", "__version__", "build", "open_atlas", "validate", "views"]
+__all__ = ["Atlas", "AtlasError", "__version__", "build", "open_atlas", "pull", "validate", "views"]
 
 _HOME = {
     "Atlas": "registry.archive",
     "open_atlas": "registry.archive",
+    "pull": "registry.pull",
     "validate": "registry.validate",
     "AtlasError": "schemas.errors",
     "build": "builders.build",
