@@ -47,6 +47,13 @@ def study_models(path: Path | None = None) -> tuple[StudyModel, ...]:
 
 
 def _read(row: dict[str, str]) -> StudyModel:
-    parameters = int(row["parameters"]) if row["parameters"] else None
-    printed = [row[k] for k in ("training_data", "modality", "embedding", "level_of_theory")]
-    return StudyModel(int(row["row"]), row["name"], row["card"], *printed, parameters)
+    return StudyModel(
+        row=int(row["row"]),
+        name=row["name"],
+        card=row["card"],
+        training_data=row["training_data"],
+        modality=row["modality"],
+        embedding=row["embedding"],
+        level_of_theory=row["level_of_theory"],
+        parameters=int(row["parameters"]) if row["parameters"] else None,
+    )
