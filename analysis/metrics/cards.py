@@ -11,10 +11,17 @@ from ..blocks import Normalise
 from . import (
     cka,
     cknna,
+    cycle_knn,
     distance_correlation,
+    idcor,
     information_imbalance,
     intrinsic_dimension,
+    local_agreement,
     mutual_knn,
+    procrustes,
+    rbf_cka,
+    rsa,
+    svcca,
 )
 
 MetricName = Literal[
@@ -25,7 +32,30 @@ MetricName = Literal[
     "information_imbalance",
     "intrinsic_dimension",
 ]
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
+AnyMetricName = Literal[
+    MetricName,
+    "rbf_cka",
+    "rsa",
+    "svcca",
+    "procrustes",
+    "cycle_knn",
+    "local_knn_agreement",
+    "idcor",
+]
+
+DEFAULT_METRICS: tuple[MetricName, ...] = get_args(MetricName)
+"""The families a study takes unless it says otherwise."""
+
+METRICS: tuple[MetricName, ...] = DEFAULT_METRICS
+"""What ``pairwise`` computes for all pairs of many models at once."""
+
+Change = Literal[
+    "rotations", "scale", "translations", "lengths of rows", "invertible maps", "scale of features"
+]
+"""A change to one embedding: an orthogonal map, one positive factor, one added vector, a positive
+factor a row, an invertible linear map, a positive factor a feature."""
+
+Source = Literal["neighbour lists", "ranks", "distances", "inner products", "features"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +78,17 @@ class MetricCard:
         Default row scaling.
     invariant_to : tuple of str
         Changes to either embedding that leave it unchanged, under the default row scaling.
-    best : callable (n, k) -> float
-        Value for two equal embeddings.
+    computed_from : str
+        What of the embeddings it looks at.
+    best : callable (n, k) -> float, or None
+        Value for two equal embeddings; None where it depends on the embedding.
     null : str
         Expectation over unrelated embeddings.
+    source : str
+        Publication that defines it.
     """
 
-    name: MetricName
+    name: AnyMetricName
     version: str
     pairwise: bool
     symmetric: bool
@@ -62,17 +96,22 @@ class MetricCard:
     lower: float | None
     upper: float | None
     normalise: Normalise
-    invariant_to: tuple[str, ...]
-    best: Callable[[int, int], float]
+    invariant_to: tuple[Change, ...]
+    computed_from: Source
+    best: Callable[[int, int], float] | None
     null: str
+    source: str
 
 
 def _one(_n: int, _k: int) -> float:
     return 1.0
 
 
-CARDS: dict[MetricName, MetricCard] = {
-    card.name: card
+_RIGID: tuple[Change, ...] = ("rotations", "scale", "translations")
+_DIRECTIONS: tuple[Change, ...] = ("rotations", "scale", "lengths of rows")
+
+CARDS: dict[str, MetricCard] = {
+    str(card.name): card
     for card in (
         MetricCard(
             name="mutual_knn",
@@ -83,9 +122,11 @@ CARDS: dict[MetricName, MetricCard] = {
             lower=0.0,
             upper=1.0,
             normalise="l2",
-            invariant_to=("orthogonal maps", "isotropic scaling", "scaling of single rows"),
+            invariant_to=_DIRECTIONS,
+            computed_from="neighbour lists",
             best=_one,
-            null="k / (n - 1)",
+            null="k/(n-1)",
+            source="Huh et al. 2024",
         ),
         MetricCard(
             name="cknna",
@@ -96,9 +137,11 @@ CARDS: dict[MetricName, MetricCard] = {
             lower=None,
             upper=None,
             normalise="l2",
-            invariant_to=("orthogonal maps", "isotropic scaling", "scaling of single rows"),
+            invariant_to=_DIRECTIONS,
+            computed_from="neighbour lists",
             best=_one,
-            null="about k / (n - 1)",
+            null="about k/(n-1)",
+            source="Huh et al. 2024, code",
         ),
         MetricCard(
             name="linear_cka",
@@ -109,9 +152,11 @@ CARDS: dict[MetricName, MetricCard] = {
             lower=None,
             upper=1.0,
             normalise="none",
-            invariant_to=("orthogonal maps", "isotropic scaling", "translations"),
+            invariant_to=_RIGID,
+            computed_from="features",
             best=_one,
-            null="0 (biased estimator: rises to 1 with features / rows)",
+            null="0",
+            source="Kornblith et al. 2019; Song et al. 2012",
         ),
         MetricCard(
             name="distance_correlation",
@@ -122,9 +167,11 @@ CARDS: dict[MetricName, MetricCard] = {
             lower=None,
             upper=1.0,
             normalise="none",
-            invariant_to=("orthogonal maps", "isotropic scaling", "translations"),
+            invariant_to=_RIGID,
+            computed_from="distances",
             best=_one,
-            null="0 (V estimator: rises to 1 with features / rows)",
+            null="0",
+            source="Szekely & Rizzo 2013",
         ),
         MetricCard(
             name="information_imbalance",
@@ -135,9 +182,11 @@ CARDS: dict[MetricName, MetricCard] = {
             lower=0.0,
             upper=2.0,
             normalise="none",
-            invariant_to=("orthogonal maps", "isotropic scaling", "translations"),
+            invariant_to=_RIGID,
+            computed_from="ranks",
             best=lambda n, k: (k + 1.0) / n,
             null="1",
+            source="Glielmo et al. 2022",
         ),
         MetricCard(
             name="intrinsic_dimension",
@@ -148,11 +197,122 @@ CARDS: dict[MetricName, MetricCard] = {
             lower=0.0,
             upper=None,
             normalise="none",
-            invariant_to=("orthogonal maps", "isotropic scaling", "translations"),
+            invariant_to=_RIGID,
+            computed_from="neighbour lists",
+            best=None,
+            null="-",
+            source="Facco et al. 2017",
+        ),
+        MetricCard(
+            name="rbf_cka",
+            version=rbf_cka.VERSION,
+            pairwise=True,
+            symmetric=True,
+            larger_is_similar=True,
+            lower=None,
+            upper=1.0,
+            normalise="none",
+            invariant_to=_RIGID,
+            computed_from="distances",
             best=_one,
-            null="none: a property of one embedding",
+            null="0",
+            source="Kornblith et al. 2019; Song et al. 2012",
+        ),
+        MetricCard(
+            name="rsa",
+            version=rsa.VERSION,
+            pairwise=True,
+            symmetric=True,
+            larger_is_similar=True,
+            lower=-1.0,
+            upper=1.0,
+            normalise="none",
+            invariant_to=_RIGID,
+            computed_from="distances",
+            best=_one,
+            null="0",
+            source="Kriegeskorte et al. 2008",
+        ),
+        MetricCard(
+            name="svcca",
+            version=svcca.VERSION,
+            pairwise=True,
+            symmetric=True,
+            larger_is_similar=True,
+            lower=0.0,
+            upper=1.0,
+            normalise="none",
+            invariant_to=_RIGID,
+            computed_from="features",
+            best=_one,
+            null="about sqrt(max(k_x, k_y)/(n-1)), k directions kept",
+            source="Raghu et al. 2017",
+        ),
+        MetricCard(
+            name="procrustes",
+            version=procrustes.VERSION,
+            pairwise=True,
+            symmetric=True,
+            larger_is_similar=True,
+            lower=0.0,
+            upper=1.0,
+            normalise="none",
+            invariant_to=_RIGID,
+            computed_from="features",
+            best=_one,
+            null="above 0, rises to 1 with features / rows",
+            source="Williams et al. 2021; Ding et al. 2021",
+        ),
+        MetricCard(
+            name="cycle_knn",
+            version=cycle_knn.VERSION,
+            pairwise=True,
+            symmetric=False,
+            larger_is_similar=True,
+            lower=0.0,
+            upper=1.0,
+            normalise="l2",
+            invariant_to=_DIRECTIONS,
+            computed_from="neighbour lists",
+            best=None,
+            null="about 1-(1-k/(n-1))^k",
+            source="Huh et al. 2024, code",
+        ),
+        MetricCard(
+            name="local_knn_agreement",
+            version=local_agreement.VERSION,
+            pairwise=True,
+            symmetric=True,
+            larger_is_similar=True,
+            lower=0.0,
+            upper=1.0,
+            normalise="l2",
+            invariant_to=_DIRECTIONS,
+            computed_from="neighbour lists",
+            best=_one,
+            null="k/(n-1)",
+            source="mutual kNN, row by row",
+        ),
+        MetricCard(
+            name="idcor",
+            version=idcor.VERSION,
+            pairwise=True,
+            symmetric=True,
+            larger_is_similar=True,
+            lower=None,
+            upper=None,
+            normalise="l2",
+            invariant_to=_DIRECTIONS,
+            computed_from="neighbour lists",
+            best=_one,
+            null="0 where dimensions are estimated right; see the p-value",
+            source="Basile et al. 2024",
         ),
     )
 }
 
-VERSIONS: dict[MetricName, str] = {name: card.version for name, card in CARDS.items()}
+ALL_METRICS: tuple[AnyMetricName, ...] = tuple(card.name for card in CARDS.values())
+"""Every metric, those of ``pairwise`` first."""
+
+VERSIONS: dict[MetricName, str] = {name: CARDS[name].version for name in METRICS}
+"""Of the metrics that ``pairwise`` computes; every metric's is on its card."""

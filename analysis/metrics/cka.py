@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..blocks import FloatArray, Normalise, Space, as_pair, normalise_rows, to_single
 from ..calibration import Permutations
-from ..tiles import correlation, pair_sums
+from .matrices import covariance as matrix_covariance
+from .matrices import products, ratio
 
 VERSION = "1"
 
@@ -50,17 +51,10 @@ def linear_cka(
     Taken from products of features or of rows, whichever is less work; the numbers are the same.
     """
     spaces = [Space(normalise_rows(rows, normalise)) for rows in as_pair(x, y)]
-    n = spaces[0].n
     if features_are_cheaper(spaces):
-        covariance = feature_covariances(spaces, unbiased=unbiased)[0]
-    else:
-        sums = pair_sums(spaces, ["linear"])["linear"]
-        if unbiased:
-            covariance = sums.covariance(unbiased=True)
-        else:
-            diagonals = np.stack([_lengths(space.centred) for space in spaces])
-            covariance = (sums.crossing[0] + diagonals @ diagonals.T) / (n - 1) ** 2
-    return float(correlation(covariance)[0, 1])
+        return ratio(feature_covariances(spaces, unbiased=unbiased)[0])
+    matrices = [products(space) for space in spaces]
+    return ratio(matrix_covariance(matrices, spaces[0].n, unbiased=unbiased))
 
 
 def features_are_cheaper(spaces: Sequence[Space], *, passes: int = 1, shared: bool = False) -> bool:

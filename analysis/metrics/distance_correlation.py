@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ...schemas.errors import MetricError
 from ..blocks import Normalise, Space, as_pair, normalise_rows
-from ..tiles import correlation, pair_sums
+from .matrices import covariance, distances, ratio
 
 VERSION = "1"
 
@@ -56,6 +56,6 @@ def distance_correlation(
     if estimator not in ("u", "v"):
         raise MetricError(f"distance_correlation estimator={estimator!r} is not one of u, v")
     spaces = [Space(normalise_rows(rows, normalise)) for rows in as_pair(x, y)]
-    sums = pair_sums(spaces, ["distance"])["distance"]
-    value = float(correlation(sums.covariance(unbiased=estimator == "u"))[0, 1])
+    matrices = [distances(space) for space in spaces]
+    value = ratio(covariance(matrices, spaces[0].n, unbiased=estimator == "u"))
     return value if squared else float(np.copysign(np.sqrt(abs(value)), value))
