@@ -7,6 +7,7 @@ import csv
 import difflib
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -115,10 +116,21 @@ def at_hand(card: ModelCard) -> bool:
 
 
 class Status(NamedTuple):
-    """How far a model has been run: its state, and why it is no better."""
+    """How far a model has been run.
+
+    Attributes
+    ----------
+    state, why:
+        How far, and why no further; ``str()`` gives both.
+    tested:
+        What it was run with: the date of the record (with weights from a package, the release of
+        matteratlas, whose tests run the model every time), then ``package==version`` as often as
+        there are packages. Empty for what was never run.
+    """
 
     state: State
     why: str
+    tested: str
 
     def __str__(self) -> str:
         return f"{self.state}: {self.why}" if self.why else self.state
@@ -145,16 +157,18 @@ def status(card: ModelCard) -> Status:
     from .environment_cards import read_families
 
     if card.checkpoint.obtained == "brought":
-        return Status("blocked", "its vectors were brought; the model is not to be had")
+        return Status("blocked", "its vectors were brought; the model is not to be had", "")
     if card.isolation is None and at_hand(card):
-        return Status("ran", "")
+        versions = {"matteratlas": metadata.version("matteratlas"), **(card.environment or {})}
+        return Status("ran", "", " ".join(f"{name}=={v}" for name, v in versions.items()))
     table = small_weights() if card.isolation is None else read_families()
     row = table.get(card.id)
     if row is None:
         target = "test-small-weights" if card.isolation is None else "test-families"
-        return Status("blocked", f"not tested yet; run: make {target}")
+        return Status("blocked", f"not tested yet; run: make {target}", "")
     states: dict[str, State] = {"ran": "ran", "loads": "loads"}
-    return Status(states.get(row["outcome"], "blocked"), row["why"])
+    state = states.get(row["outcome"], "blocked")
+    return Status(state, row["why"], f"{row['date']} {row['packages']}".strip())
 
 
 def select_models(names: Sequence[str] | None) -> list[ModelCard]:

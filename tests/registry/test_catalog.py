@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -106,17 +107,31 @@ def test_selection_by_id_family_and_all() -> None:
 
 def test_status_says_how_far_a_model_has_been_run(tmp_path: Path) -> None:
     found = {i: catalog.status(c) for i, c in catalog.models().items()}
-    assert found["chgnet-0.3.0"] == found["soap"] == ("ran", "")
-    assert found["esm2-8m"] == ("loads", "") and str(found["esm2-8m"]) == "loads"
+    release = f"matteratlas=={version('matteratlas')}"
+    assert found["mat2vec"][:2] == found["soap"][:2] == ("ran", "")
+    assert found["soap"].tested.startswith(f"{release} dscribe==")
+    assert found["esm2-8m"][:2] == ("loads", "") and str(found["esm2-8m"]) == "loads"
+    assert found["esm2-8m"].tested.split()[1].startswith("transformers==")
     assert found["molformer-xl-10pct"].state == "loads"
     for model, status in found.items():
         card = catalog.model(model)
         assert status.state != "blocked" or status.why, model
+        assert status.state == "blocked" or "==" in status.tested, model
         assert card.isolation or status.state == "ran" or not catalog.at_hand(card)
     stranger = catalog.model("esm2-8m").model_copy(update={"id": "esm2-3b"})
     assert catalog.status(stranger) == (
-        "blocked", "not tested yet; run: make test-small-weights"
+        "blocked", "not tested yet; run: make test-small-weights", ""
     )  # fmt: skip
+
+
+def test_what_ran_ran_with_what_is_installed() -> None:
+    """A status names versions: those of the packages here, or of an archive known by its hash."""
+    ran = [c for c in catalog.models().values() if c.isolation is None and catalog.at_hand(c)]
+    assert len(ran) >= 45
+    for card in ran:
+        for name, known in (card.environment or {}).items():
+            if card.checkpoint.package != f"{name}=={known}" or not card.checkpoint.sha256:
+                assert version(name).partition("+")[0] == known, (card.id, name)
 
 
 # --- registries that are wrong -------------------------------------------------------------------
