@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact nearest neighbours of every row: FAISS proposes in float32, float64 decides.
+"""Exact nearest neighbours of every row: float32 proposes candidates, float64 decides.
 
 Ties are broken by the lower row index, so lists are the same on every run, thread count and device.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib import metadata
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schemas.errors import MissingExtraError, missing_extra
+from ..schemas.errors import missing_extra
 from .blocks import FloatArray, Space, check_neighbour_count, row_blocks, rows_per_block, to_single
+from .indexes import Index, check_index, gpu_count, load_faiss, search_gpu, search_index
+
+__all__ = [
+    "Neighbours",
+    "Similarity",
+    "gpu_count",
+    "load_faiss",
+    "nearest",
+    "nearest_among",
+    "order_by_distance",
+]
 
 Similarity = Literal["euclidean", "inner"]
 
@@ -24,6 +35,9 @@ DENSE_ROWS = 1024
 
 SPARE = 8
 """Candidates asked for beyond those needed, so that rounding cannot push a neighbour out."""
+
+RECALL_ROWS = 500
+"""Rows whose exact lists an approximate index is held against, drawn from one seed."""
 
 
 @dataclass(frozen=True)
@@ -37,54 +51,32 @@ class Neighbours:
     scores : float64 array, shape (n, k)
         Squared Euclidean distance (``"euclidean"``, ascending) or inner product (``"inner"``,
         descending).
+    index : {"exact", "ivf", "hnsw"}
+        What proposed the candidates.
+    recall : float
+        Share of the exact neighbours that the lists hold: 1 for exact lists, else measured on
+        ``RECALL_ROWS`` rows.
     """
 
     indices: NDArray[np.int32]
     scores: NDArray[np.float64]
+    index: Index = "exact"
+    recall: float = 1.0
 
     def first(self, k: int) -> Neighbours:
         """The same lists cut to their first ``k`` columns."""
-        return Neighbours(self.indices[:, :k], self.scores[:, :k])
+        return replace(self, indices=self.indices[:, :k], scores=self.scores[:, :k])
 
 
-@lru_cache(maxsize=1)
-def load_faiss() -> Any:
-    """Import FAISS once, after checking that exactly one of its two packages is installed.
-
-    Raises
-    ------
-    MissingExtraError
-        If neither is installed, or both are: they own the same folder, so pip lets them overwrite
-        each other without a word.
-    """
-    installed = []
-    for name in ("faiss-cpu", "faiss-gpu"):
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        installed.append(name)
-    if len(installed) == 2:
-        raise MissingExtraError(
-            "packages 'faiss-cpu' and 'faiss-gpu' are both installed and overwrite each other; "
-            "run: pip uninstall faiss-cpu faiss-gpu, then pip install 'matteratlas[cpu]' "
-            "or 'matteratlas[gpu]'"
-        )
-    try:
-        import faiss
-    except ImportError as error:
-        raise missing_extra("faiss-cpu", "cpu") from error
-    return faiss
-
-
-def gpu_count() -> int:
-    """Number of GPUs FAISS can use: 0 with the CPU package or on a machine without one."""
-    faiss = load_faiss()
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
-
-
-def nearest(space: Space, k: int, *, similarity: Similarity = "euclidean") -> Neighbours:
-    """Return the ``k`` nearest other rows of every row, exactly.
+def nearest(
+    space: Space,
+    k: int,
+    *,
+    similarity: Similarity = "euclidean",
+    index: Index = "exact",
+    index_options: Mapping[str, int] | None = None,
+) -> Neighbours:
+    """Return the ``k`` nearest other rows of every row, exactly unless asked otherwise.
 
     Parameters
     ----------
@@ -95,24 +87,36 @@ def nearest(space: Space, k: int, *, similarity: Similarity = "euclidean") -> Ne
     similarity : {"euclidean", "inner"}
         Smallest Euclidean distance, or largest inner product. On rows of unit length both give
         the same lists.
+    index : {"exact", "ivf", "hnsw"}
+        An approximate index of FAISS instead; its lists miss some neighbours, and the result says
+        what share it found. Up to ``DENSE_ROWS`` rows are searched exactly whatever is asked.
+    index_options : mapping of str to int, optional
+        Settings of the index, see :func:`matteratlas.analysis.indexes.check_index`.
+
+    Raises
+    ------
+    MetricError
+        If k does not fit, or the index or a setting is unknown.
+    MissingExtraError
+        If the packages of the ``cpu`` or ``gpu`` extra are not installed.
 
     Notes
     -----
-    FAISS searches centred float32 rows for ``k + SPARE`` candidates; their distances are then taken
-    again in float64 from differences, and sorted by (distance, index). A row whose list rounding or
-    a tie could have cut short is searched again in float64 over all rows.
+    Centred float32 rows are searched for ``k + SPARE`` candidates, by FAISS where there is a GPU
+    and else by compiled tiles; the candidates' distances are then taken again in float64 from
+    differences, and sorted by (distance, index). A row whose list rounding or a tie could have cut
+    short is searched again in float64 over all rows. Of equal rows one is searched for all.
     """
     check_neighbour_count(k, space.n)
+    settings = check_index(index, index_options, space.n)
     load_faiss()  # small inputs do not need it, but must not hide that it is missing
     if space.n <= max(DENSE_ROWS, 4 * (k + SPARE)):
         return _search_dense(space, np.arange(space.n), k, similarity)
-    candidates, worst = _search_faiss(space, k + SPARE + 1, similarity)
-    found, doubtful = _decide(space, candidates, worst, k, similarity)
-    if doubtful.size:
-        again = _search_dense(space, doubtful, k, similarity)
-        found.indices[doubtful] = again.indices
-        found.scores[doubtful] = again.scores
-    return found
+    if index != "exact":
+        return _search_approximately(space, k, similarity, index, settings)
+    if space.copies is not None:
+        return _search_distinct(space, space.copies, k, similarity)
+    return _search_exactly(space, k, similarity)
 
 
 def nearest_among(
@@ -133,10 +137,12 @@ def nearest_among(
     if (place[:, -1] < k).any():
         names = np.flatnonzero(kept).astype(np.int32)
         again = nearest(Space(space.values[kept]), k, similarity=similarity)
-        return Neighbours(names[again.indices], again.scores)
+        return replace(again, indices=names[again.indices])
     chosen = available & (place <= k)
-    return Neighbours(
-        found.indices[kept][chosen].reshape(-1, k), found.scores[kept][chosen].reshape(-1, k)
+    return replace(
+        found,
+        indices=found.indices[kept][chosen].reshape(-1, k),
+        scores=found.scores[kept][chosen].reshape(-1, k),
     )
 
 
@@ -164,62 +170,125 @@ def _search_dense(
         euclidean = similarity == "euclidean"
         tile = space.squared_distances(here) if euclidean else -space.products(here)
         tile[np.arange(here.size), here] = np.inf
-        order = order_by_distance(tile)[:, :k]
-        indices[block] = order
-        scores[block] = np.take_along_axis(tile, order, axis=1)
+        indices[block], scores[block] = _smallest(tile, k)
     return Neighbours(indices, scores if similarity == "euclidean" else -scores)
 
 
-def _search_faiss(
-    space: Space, k: int, similarity: Similarity
-) -> tuple[NDArray[np.int64], FloatArray]:
-    """Candidates (n, k) and the score of each row's last one, in the units of ``space``."""
-    faiss = load_faiss()
-    points, scale = to_single(space.centred if similarity == "euclidean" else space.values)
-    measure = faiss.METRIC_L2 if similarity == "euclidean" else faiss.METRIC_INNER_PRODUCT
-    if gpu_count() > 0:
-        resources = faiss.StandardGpuResources()
-        found, labels = faiss.knn_gpu(resources, points, points, k, metric=measure)
-    else:
-        found, labels = faiss.knn(points, points, k, metric=measure)
-    return labels.astype(np.int64), found[:, -1].astype(np.float64) * scale**2
+def _smallest(tile: NDArray[np.float64], k: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Columns and values of the k smallest of each row of (rows, n), equal values by column."""
+    cut = np.partition(tile, k - 1, axis=1)[:, k - 1 : k]
+    chosen = tile <= cut
+    many = np.flatnonzero(chosen.sum(axis=1) > k)  # equal values at the cut: the first of them
+    if many.size:
+        equal = tile[many] == cut[many]
+        below = chosen[many] & ~equal
+        room = k - below.sum(axis=1)
+        chosen[many] = below | (equal & (equal.cumsum(axis=1) <= room[:, None]))
+    columns = np.nonzero(chosen)[1].reshape(-1, k)
+    values = np.take_along_axis(tile, columns, axis=1)
+    order = np.argsort(values, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
-def _decide(
-    space: Space,
-    candidates: NDArray[np.int64],
-    worst: FloatArray,
-    k: int,
-    similarity: Similarity,
-) -> tuple[Neighbours, NDArray[np.intp]]:
-    """Sort candidates by float64 scores; return the lists and the rows that stay in doubt."""
-    n, d = space.values.shape
-    indices = np.empty((n, k), np.int32)
-    scores = np.empty((n, k))
-    values = space.values
-    for block in row_blocks(0, n, rows_per_block(8 * d * candidates.shape[1], n)):
-        labels = np.sort(candidates[block], axis=1)  # by index first, so the stable sort keeps it
-        if similarity == "euclidean":
-            gap = values[labels]
-            gap -= values[block, None, :]
-            exact = np.einsum("ikd,ikd->ik", gap, gap)
-        else:
-            exact = -np.einsum("id,ikd->ik", values[block], values[labels])
-        exact[labels == np.arange(block.start, block.stop)[:, None]] = np.inf
-        order = np.argsort(exact, axis=1, kind="stable")[:, :k]
-        indices[block] = np.take_along_axis(labels, order, axis=1)
-        scores[block] = np.take_along_axis(exact, order, axis=1)
-    # A row left out of the candidates scored no better than `worst` in float32. It can belong in
-    # the list only if float32 was wrong by more than the distance between `worst` and the last.
-    searched = space.centred if similarity == "euclidean" else values
-    length = np.sqrt(np.einsum("id,id->i", searched, searched))
-    unit = np.finfo(np.float32).eps * (4.0 + np.sqrt(d))
-    if similarity == "euclidean":
-        reach = length + np.sqrt(scores[:, -1])
-        error = unit * (length**2 + reach**2)
-        doubtful = scores[:, -1] + error >= worst
+def _search_exactly(space: Space, k: int, similarity: Similarity) -> Neighbours:
+    inner = similarity == "inner"
+    tools = _compiled()
+    threads = tools.blas_threads()
+    searched = space.values if inner else space.centred
+    points, scale = to_single(searched)
+    lengths = np.sqrt(np.einsum("id,id->i", searched, searched))
+    unit = np.finfo(np.float32).eps * (4.0 + np.sqrt(space.d))
+    on_gpu = search_gpu(points, k + SPARE + 1, inner=inner)
+    if on_gpu is None:
+        candidates, worst = tools.search_tiles(points, k + SPARE, inner=inner, threads=threads)
     else:
-        error = unit * length * length.max()
-        doubtful = scores[:, -1] + error >= -worst
-        scores = -scores
-    return Neighbours(indices, scores), np.flatnonzero(doubtful)
+        candidates, worst = on_gpu[0], on_gpu[1][:, -1]
+        unit = max(unit, 8.0 * _observed_error(searched, lengths, *on_gpu, scale, inner))
+    indices, keys = tools.order_candidates(
+        space.values, candidates, k, inner=inner, threads=threads
+    )
+    # A row left out of the candidates has no key below `worst` in float32. It can belong in the
+    # list only if float32 was wrong by more than the distance between `worst` and the last key.
+    if inner:
+        error = unit * lengths * lengths.max()
+    else:
+        error = unit * (lengths**2 + (lengths + np.sqrt(keys[:, -1])) ** 2)
+    doubtful = np.flatnonzero(keys[:, -1] + error >= worst.astype(np.float64) * scale**2)
+    found = Neighbours(indices, -keys if inner else keys)
+    if doubtful.size:
+        again = _search_dense(space, doubtful, k, similarity)
+        found.indices[doubtful] = again.indices
+        found.scores[doubtful] = again.scores
+    return found
+
+
+def _observed_error(
+    searched: FloatArray,
+    lengths: FloatArray,
+    labels: NDArray[np.int64],
+    keys: NDArray[np.float32],
+    scale: float,
+    inner: bool,
+) -> float:
+    """Largest error of a device's float32 keys over some rows, relative to what they are sums of.
+
+    Devices may multiply with fewer digits than float32 has; more rows are then in doubt.
+    """
+    rows = np.linspace(0, len(labels) - 1, min(len(labels), 256)).astype(int)
+    there = labels[rows]
+    if inner:
+        exact = -np.einsum("id,ikd->ik", searched[rows], searched[there])
+        size = lengths[rows, None] * lengths.max()
+    else:
+        gaps = searched[rows, None] - searched[there]
+        exact = np.einsum("ikd,ikd->ik", gaps, gaps)
+        size = lengths[rows, None] ** 2 + lengths[there] ** 2
+    wrong = np.abs(keys[rows].astype(np.float64) * scale**2 - exact)
+    return float((wrong / np.where(size > 0, size, 1.0)).max())
+
+
+def _search_distinct(
+    space: Space, copies: NDArray[np.intp], k: int, similarity: Similarity
+) -> Neighbours:
+    """Search one of each group of equal rows, then write its list out for all of them."""
+    distinct = Space(space.values[space.unique_rows])
+    inner = similarity == "inner"
+    reach = min(k, distinct.n - 1)
+    lists, keys = np.empty((distinct.n, 0), np.int32), np.empty((distinct.n, 0))
+    if reach:
+        found = nearest(distinct, reach, similarity=similarity)
+        lists, keys = found.indices, -found.scores if inner else found.scores
+    own = -distinct.squares if inner else np.zeros(distinct.n)
+    indices, scores = _compiled().expand_copies(copies, lists, keys, own, k)
+    return Neighbours(indices, -scores if inner else scores)
+
+
+def _search_approximately(
+    space: Space, k: int, similarity: Similarity, index: Index, settings: Mapping[str, int]
+) -> Neighbours:
+    """Order what an index finds in float64; rows it finds too little for are searched exactly."""
+    inner = similarity == "inner"
+    tools = _compiled()
+    points, _ = to_single(space.values if inner else space.centred)
+    candidates = search_index(points, k + SPARE + 1, inner=inner, index=index, settings=settings)
+    indices, keys = tools.order_candidates(
+        space.values, candidates, k, inner=inner, threads=tools.blas_threads()
+    )
+    scores = -keys if inner else keys
+    few = np.flatnonzero(~np.isfinite(scores[:, -1]))
+    if few.size:
+        exact = _search_dense(space, few, k, similarity)
+        indices[few], scores[few] = exact.indices, exact.scores
+    sample = np.random.default_rng(0).permutation(space.n)[:RECALL_ROWS]
+    expected = _search_dense(space, np.sort(sample), k, similarity).indices
+    held = indices[np.sort(sample)]
+    shared = sum(np.intersect1d(a, b).size for a, b in zip(held, expected, strict=True))
+    return Neighbours(indices, scores, index, float(shared / expected.size))
+
+
+def _compiled() -> ModuleType:
+    try:
+        from . import candidates
+    except ImportError as error:
+        raise missing_extra("numba", "cpu") from error
+    return candidates

@@ -20,6 +20,15 @@ MODELS = ["chgnet-0.3.0", "mat2vec", "morgan", "random-128"]
 SETS = ["g2", "elements"]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``gpu`` are the only ones that may be skipped: where there is none."""
+    if item.get_closest_marker("gpu"):
+        from matteratlas.analysis.indexes import gpu_count
+
+        if gpu_count() == 0:
+            pytest.skip("no GPU that FAISS can use")
+
+
 @pytest.fixture(scope="session")
 def built_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real atlas (4 models x 2 sets, starter rows); read-only: copy it before damaging it."""

@@ -2,40 +2,34 @@
 from __future__ import annotations
 
 import sys
-from importlib import metadata
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_up import made_up_pair
+from threadpoolctl import threadpool_limits
 
-from matteratlas.analysis import neighbours
+from matteratlas.analysis import indexes, neighbours
 from matteratlas.analysis.blocks import Space, as_rows
 from matteratlas.analysis.neighbours import nearest, nearest_among, order_by_distance
 from matteratlas.schemas.errors import MetricError, MissingExtraError
 
 
-@pytest.fixture
-def fresh_faiss():
-    neighbours.load_faiss.cache_clear()
-    yield
-    neighbours.load_faiss.cache_clear()
-
-
-@pytest.fixture(params=["dense", "faiss"])
+@pytest.fixture(params=["dense", "tiles"])
 def route(request, monkeypatch):
     """Both ways to search; the second one made to serve small inputs too."""
     searched = []
-    real = neighbours._search_faiss
+    real = neighbours._search_exactly
     monkeypatch.setattr(neighbours, "SPARE", 2)
     monkeypatch.setattr(
-        neighbours, "_search_faiss", lambda *args: searched.append(args) or real(*args)
+        neighbours, "_search_exactly", lambda *args: searched.append(args) or real(*args)
     )
-    if request.param == "faiss":
+    if request.param == "tiles":
         monkeypatch.setattr(neighbours, "DENSE_ROWS", 0)
     yield request.param
-    assert bool(searched) == (request.param == "faiss")
+    assert bool(searched) == (request.param == "tiles")
 
 
 @pytest.mark.parametrize("similarity", ["euclidean", "inner"])
@@ -76,13 +70,78 @@ def test_hundreds_of_copies_at_scale():
         assert found[i].tolist() == same[same != i][:20].tolist()
 
 
-def test_many_rows_agree_with_the_dense_search(monkeypatch):
-    x = np.random.default_rng(2).normal(size=(1300, 12))
-    fast = nearest(Space(x), 7)
-    monkeypatch.setattr(neighbours, "DENSE_ROWS", 10**6)
-    slow = nearest(Space(x), 7)
-    assert (fast.indices == slow.indices).all()
-    assert fast.scores == pytest.approx(slow.scores, rel=1e-12)
+KINDS = {
+    "plain": lambda random, n: random.normal(size=(n, 12)),
+    "long": lambda random, n: random.normal(size=(n, 5)) * np.geomspace(1e-6, 1e6, n)[:, None],
+    "copies": lambda random, n: random.normal(size=(n // 3, 4))[random.integers(0, n // 3, n)],
+    "few": lambda random, n: random.normal(size=(4, 6))[random.integers(0, 4, n)],
+    "one": lambda random, n: np.ones((n, 2)),
+    "counts": lambda random, n: random.integers(0, 3, size=(n, 5)).astype(float),
+    "near_copies": lambda random, n: (
+        np.repeat(random.normal(size=(n // 30, 8)), 30, axis=0)
+        + 1e-9 * random.normal(size=(n // 30 * 30, 8))
+    ),
+}
+
+
+@pytest.mark.parametrize("similarity", ["euclidean", "inner"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_rows_agree_with_the_dense_search(kind, similarity):
+    """More rows than one tile, in no multiple of one; ties, copies, and k past all spares."""
+    space = Space(KINDS[kind](np.random.default_rng(2), 1700))
+    for k in (1, 7, 150):
+        fast = nearest(space, k, similarity=similarity)
+        slow = neighbours._search_dense(space, np.arange(space.n), k, similarity)
+        assert (fast.indices == slow.indices).all()
+        largest = np.abs(slow.scores).max()
+        assert fast.scores == pytest.approx(slow.scores, rel=1e-9, abs=1e-13 * largest)
+        assert (fast.index, fast.recall) == ("exact", 1.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(20, 90),
+    d=st.integers(1, 5),
+    values=st.integers(2, 40),
+    k=st.integers(1, 4),
+    similarity=st.sampled_from(["euclidean", "inner"]),
+    seed=st.integers(0, 2**20),
+)
+def test_whole_numbers_keep_every_tie(n, d, values, k, similarity, seed):
+    """Tiles, copies and doubt together against plain sorting."""
+    x = np.random.default_rng(seed).integers(0, values, size=(n, d)).astype(float)
+    scores = ((x[:, None] - x) ** 2).sum(axis=2) if similarity == "euclidean" else -(x @ x.T)
+    expected = reference.order(scores)[:, :k]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "DENSE_ROWS", 0)
+        patch.setattr(neighbours, "SPARE", 0)
+        found = nearest(Space(x), k, similarity=similarity)
+    assert (found.indices == expected).all()
+
+
+def test_threads_do_not_change_lists():
+    x = np.random.default_rng(5).normal(size=(2600, 9))
+    with threadpool_limits(1):
+        one = nearest(Space(x), 6)
+    with threadpool_limits(2):
+        two = nearest(Space(x), 6)
+    assert (one.indices == two.indices).all()
+    assert (one.scores == two.scores).all()
+
+
+def test_rows_in_doubt_are_searched_again_and_no_others(monkeypatch):
+    again = []
+    real = neighbours._search_dense
+    monkeypatch.setattr(
+        neighbours, "_search_dense", lambda *args: again.append(args[1].tolist()) or real(*args)
+    )
+    random = np.random.default_rng(7)
+    x = random.normal(size=(1500, 10))
+    nearest(Space(x), 5)
+    assert again == []
+    x[:20] = 20.0 + 1e-9 * random.normal(size=(20, 10))  # twenty rows float32 cannot tell apart
+    nearest(Space(x), 5)
+    assert again == [list(range(20))]
 
 
 @pytest.mark.parametrize("reach", [8, 30])
@@ -111,45 +170,16 @@ def test_impossible_counts_are_refused():
             nearest(space, k)
 
 
-def test_two_faiss_packages_are_refused(monkeypatch, fresh_faiss):
-    monkeypatch.setattr(metadata, "version", lambda name: "1.15.1")
-    with pytest.raises(MissingExtraError, match="'faiss-cpu' and 'faiss-gpu' are both installed"):
-        neighbours.load_faiss()
-
-
-def test_missing_faiss_names_the_extra(monkeypatch, fresh_faiss):
+def test_missing_faiss_names_the_extra(monkeypatch):
+    indexes.load_faiss.cache_clear()
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'matteratlas\[cpu\]'"):
         nearest(Space(np.eye(5)), 2)
 
 
-def test_gpus_are_counted_only_where_the_package_can_use_them(monkeypatch):
-    cpu_wheel = SimpleNamespace(get_num_gpus=lambda: 1)  # has the name, cannot use it
-    gpu_wheel = SimpleNamespace(get_num_gpus=lambda: 2, StandardGpuResources=object)
-    for faiss, count in ((cpu_wheel, 0), (gpu_wheel, 2)):
-        monkeypatch.setattr(neighbours, "load_faiss", lambda faiss=faiss: faiss)
-        assert neighbours.gpu_count() == count
-
-
-def test_a_gpu_is_used_when_there_is_one(monkeypatch):
-    """The call made on a GPU, answered by the CPU: same arguments, same lists."""
-    import faiss
-
-    used = []
-
-    def knn_gpu(resources, queries, rows, k, *, metric):
-        used.append((resources, metric))
-        return faiss.knn(queries, rows, k, metric=metric)
-
-    fake = SimpleNamespace(
-        get_num_gpus=lambda: 1,
-        StandardGpuResources=lambda: "resources",
-        knn_gpu=knn_gpu,
-        METRIC_L2=faiss.METRIC_L2,
-        METRIC_INNER_PRODUCT=faiss.METRIC_INNER_PRODUCT,
-    )
-    x = np.random.default_rng(2).normal(size=(1100, 6))
-    expected = nearest(Space(x), 5).indices
-    monkeypatch.setattr(neighbours, "load_faiss", lambda: fake)
-    assert (nearest(Space(x), 5).indices == expected).all()
-    assert used == [("resources", faiss.METRIC_L2)]
+def test_missing_numba_names_the_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "matteratlas.analysis.candidates", raising=False)
+    monkeypatch.delattr(sys.modules["matteratlas.analysis"], "candidates", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingExtraError, match=r"'numba'.*pip install 'matteratlas\[cpu\]'"):
+        nearest(Space(np.random.default_rng(0).normal(size=(1100, 3))), 2)

@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neighbour candidates in float32 on the processor, and their order in float64; compiled.
+
+Rows are compared with themselves, so each tile of the matrix of distances serves its rows and, seen
+from the other side, its columns: half the products of a search that knows queries and a database.
+What a tile holds is looked at once, against the worst candidate so far of its row and its column.
+Measured (``benchmarks/race_neighbours.py``) this takes 0.7 of the time of FAISS, which finds the
+same candidates and stays the way on a GPU and to approximate indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FIRST = 1024
+"""Columns that every row is compared with first; their best bound what is worth keeping."""
+
+TILE = (512, 2048)
+"""Rows and columns of a tile: 4 MB, which a core's cache holds."""
+
+CHUNK = 32
+"""Distances that are looked at together: most chunks hold nothing close enough."""
+
+SINGLE = np.float32
+LOWEST = np.float32(-3e38)
+"""Below every key: a bound that lets nothing in."""
+
+
+def compiled(**options: Any) -> Callable[[Function], Function]:
+    """Compile on first use; kept on disk for the next process where a folder can be written."""
+
+    def decorate(function: Function) -> Function:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # numba found no folder for its cache
+            return numba.njit(nogil=True, **options)(function)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@compiled()
+def _keep_smallest(keys: Any, labels: Any, size: int, k: int) -> Any:
+    """Move the k smallest of ``size`` keys to the front (Hoare's selection); return the largest."""
+    low, high = 0, size - 1
+    while low < high:
+        first, middle, last = keys[low], keys[(low + high) >> 1], keys[high]
+        pivot = max(min(first, middle), min(max(first, middle), last))
+        left, right = low, high
+        while left <= right:
+            while keys[left] < pivot:
+                left += 1
+            while keys[right] > pivot:
+                right -= 1
+            if left <= right:
+                keys[left], keys[right] = keys[right], keys[left]
+                labels[left], labels[right] = labels[right], labels[left]
+                left += 1
+                right -= 1
+        if k - 1 <= right:
+            high = right
+        elif k - 1 >= left:
+            low = left
+        else:
+            break
+    worst = keys[0]
+    for place in range(1, k):
+        worst = max(worst, keys[place])
+    return worst
+
+
+@compiled(inline="always")
+def _push(
+    row: int, key: Any, label: int, bound: Any, count: Any, keys: Any, labels: Any, k: int
+) -> None:
+    place = count[row]
+    keys[row, place] = key
+    labels[row, place] = label
+    place += 1
+    if place == keys.shape[1]:
+        bound[row] = _keep_smallest(keys[row], labels[row], place, k)
+        place = k
+    count[row] = place
+
+
+@compiled(fastmath={"contract"})
+def _seed(
+    tile: Any, squares: Any, start: int, bound: Any, count: Any, keys: Any, labels: Any, k: int
+) -> None:
+    """Fill the lists of rows ``start`` on from their tile with the first columns; bound them."""
+    rows, columns = tile.shape
+    key = np.empty(columns + 1, SINGLE)
+    label = np.empty(columns + 1, np.int32)
+    part = min(columns, 4 * k)  # a bound from some keeps the list of the others short
+    for i in range(rows):
+        row = start + i
+        kept = 0
+        limit = SINGLE(np.inf)
+        for j in range(columns):
+            if j == part and kept > k:
+                limit = _keep_smallest(key, label, kept, k)
+                kept = k
+            key[kept] = tile[i, j] + (squares[row] + squares[j])
+            label[kept] = j
+            kept += (key[kept] < limit) & (j != row)
+        bound[row] = _keep_smallest(key, label, kept, k)
+        for j in range(k):
+            keys[row, j] = key[j]
+            labels[row, j] = label[j]
+        count[row] = k
+
+
+@compiled(fastmath={"contract"})
+def _collect(
+    tile: Any,
+    squares: Any,
+    start: int,
+    first: int,
+    bound: Any,
+    count: Any,
+    keys: Any,
+    labels: Any,
+    k: int,
+    both: bool,
+) -> None:
+    """Offer a tile (rows ``start`` on, columns ``first`` on) to its columns and, if both, rows.
+
+    On the diagonal only what lies right of it counts, so that no pair is offered twice.
+    """
+    rows, columns = tile.shape
+    diagonal = start == first
+    chunks = columns // CHUNK
+    column_bound = bound[first : first + columns]
+    column_square = squares[first : first + columns]
+    for i in range(rows):
+        row = start + i
+        square = squares[row]
+        limit = bound[row] if both else LOWEST
+        line = tile[i]
+        for chunk in range((i + 1) // CHUNK if diagonal else 0, chunks):
+            hits = np.int32(0)
+            for j in range(CHUNK):
+                key = line[chunk * CHUNK + j] + (square + column_square[chunk * CHUNK + j])
+                hits += np.int32(key < max(limit, column_bound[chunk * CHUNK + j]))
+            if hits == 0:
+                continue
+            for j in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+                key = line[j] + (square + column_square[j])
+                if key < max(limit, column_bound[j]) and (not diagonal or j > i):
+                    if key < limit:
+                        _push(row, key, first + j, bound, count, keys, labels, k)
+                        limit = bound[row]
+                    if key < column_bound[j]:
+                        _push(first + j, key, row, bound, count, keys, labels, k)
+        for j in range(chunks * CHUNK, columns):
+            key = line[j] + (square + column_square[j])
+            if not diagonal or j > i:
+                if key < limit:
+                    _push(row, key, first + j, bound, count, keys, labels, k)
+                    limit = bound[row]
+                if key < column_bound[j]:
+                    _push(first + j, key, row, bound, count, keys, labels, k)
+
+
+@compiled()
+def _finish(keys: Any, labels: Any, count: Any, k: int, worst: Any) -> None:
+    for row in range(keys.shape[0]):
+        worst[row] = _keep_smallest(keys[row], labels[row], count[row], k)
+
+
+# Sums may be taken in another order than written: that vectorises them. It is one order for all
+# pairs of rows of one width, so equal rows still get equal distances.
+@compiled(fastmath={"reassoc", "contract", "nsz"})
+def _order(
+    values: Any, candidates: Any, start: int, stop: int, inner: bool, indices: Any, keys: Any
+) -> None:
+    d, k = values.shape[1], indices.shape[1]
+    exact = np.empty(candidates.shape[1])
+    for row in range(start, stop):
+        labels = np.sort(candidates[row])  # by index first, so that the stable sort keeps it
+        here = values[row]
+        for place in range(labels.size):
+            label = labels[place]
+            if label == row or label < 0:
+                exact[place] = np.inf
+                continue
+            there = values[label]
+            total = 0.0
+            if inner:
+                for j in range(d):
+                    total -= here[j] * there[j]
+            else:
+                for j in range(d):
+                    gap = here[j] - there[j]
+                    total += gap * gap
+            exact[place] = total
+        order = np.argsort(exact, kind="mergesort")
+        for place in range(k):
+            indices[row, place] = labels[order[place]]
+            keys[row, place] = exact[order[place]]
+
+
+def blas_threads() -> int:
+    """Threads that matrix products may use now."""
+    from threadpoolctl import threadpool_info
+
+    pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return max(1, min(pools, default=1))
+
+
+def search_tiles(
+    points: NDArray[np.float32], k: int, *, inner: bool, threads: int = 1
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the k nearest other rows of every row in float32, in no order.
+
+    Parameters
+    ----------
+    points : float32 array, shape (n, d)
+    k : int
+        Candidates a row, 1 <= k < n.
+    inner : bool
+        Largest inner products instead of smallest distances.
+    threads : int
+        With more than one, the next tile is multiplied while the last one is looked at.
+
+    Returns
+    -------
+    labels : int32 array, shape (n, k)
+    worst : float32 array, shape (n,)
+        Key of each row's last candidate: no row left out has a smaller one. A key is a squared
+        distance, or an inner product with its sign changed.
+
+    Notes
+    -----
+    n^2 d flops; 16 n k bytes beside the points, and two tiles.
+    """
+    n = points.shape[0]
+    squares = np.zeros(n, np.float32)
+    if not inner:
+        squares = np.einsum("id,id->i", points, points)
+    keys = np.empty((n, 2 * k), np.float32)
+    labels = np.empty((n, 2 * k), np.int32)
+    state = (np.empty(n, np.float32), np.zeros(n, np.int64), keys, labels, k)
+    first = min(n, max(FIRST, 4 * k))
+    for start, column, tile in _tiles(points, first, scale=-1.0 if inner else -2.0, ahead=threads):
+        if column == 0:
+            _seed(tile, squares, start, *state)
+            if start >= first:
+                _collect(tile, squares, start, 0, *state, False)
+        else:
+            _collect(tile, squares, start, column, *state, True)
+    worst = np.empty(n, np.float32)
+    _finish(keys, labels, state[1], k, worst)
+    return np.ascontiguousarray(labels[:, :k]), worst
+
+
+def _tiles(
+    points: NDArray[np.float32], first: int, *, scale: float, ahead: int
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """All rows against the first columns, then the upper triangle of the rest; one at a time."""
+    n = points.shape[0]
+    scaled = points * np.float32(scale)
+    spans = []
+    start = 0
+    while start < n:  # a block of rows lies on one side of `first`
+        stop = min(start + TILE[0], first if start < first else n)
+        spans.append((start, stop, 0, first))
+        start = stop
+    for start in range(first, n, TILE[0]):
+        stop = min(start + TILE[0], n)
+        spans.append((start, stop, start, stop))
+        spans += [(start, stop, c, min(c + TILE[1], n)) for c in range(stop, n, TILE[1])]
+    size = TILE[0] * max(first, TILE[1])
+    buffers = [np.empty(size, np.float32) for _ in range(2)]
+
+    def product(number: int) -> NDArray[np.float32]:
+        start, stop, column, end = spans[number]
+        tile = buffers[number % 2][: (stop - start) * (end - column)].reshape(stop - start, -1)
+        return np.matmul(scaled[start:stop], points[column:end].T, out=tile)
+
+    if ahead < 2:
+        for number, span in enumerate(spans):
+            yield span[0], span[2], product(number)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(product, 0)
+        for number, span in enumerate(spans):
+            tile = coming.result()
+            if number + 1 < len(spans):
+                coming = pool.submit(product, number + 1)
+            yield span[0], span[2], tile
+
+
+def order_candidates(
+    values: NDArray[np.float64],
+    candidates: NDArray[np.integer[Any]],
+    k: int,
+    *,
+    inner: bool,
+    threads: int = 1,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the k best candidates of every row by float64 keys, equal keys by index.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n, d)
+    candidates : integer array, shape (n, c)
+        Row numbers, each once a row; a row itself and negative numbers are passed over. At least k
+        others must be left, or the rest of a list has an infinite key.
+    k : int
+    inner : bool
+    threads : int
+
+    Returns
+    -------
+    indices : int32 array, shape (n, k)
+    keys : float64 array, shape (n, k)
+        Ascending: squared distances taken from differences, or inner products with the sign
+        changed.
+    """
+    n = values.shape[0]
+    indices = np.empty((n, k), np.int32)
+    keys = np.empty((n, k))
+    cuts = np.linspace(0, n, max(1, threads) + 1).astype(int)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        done = [
+            pool.submit(_order, values, candidates, low, high, inner, indices, keys)
+            for low, high in pairwise(cuts)
+        ]
+        for part in done:
+            part.result()
+    return indices, keys
+
+
+@compiled()
+def _expand(
+    members: Any, starts: Any, lists: Any, list_keys: Any, own: Any, indices: Any, keys: Any
+) -> None:
+    k = indices.shape[1]
+    for group in range(starts.size - 1):
+        low, high = starts[group], starts[group + 1]
+        near = members[low : min(high, low + k + 1)].copy()
+        far = np.full(near.size, own[group])
+        gathered = 0
+        last = -np.inf
+        for place in range(lists.shape[1]):
+            key = list_keys[group, place]
+            if gathered >= k and key > last:
+                break
+            other = lists[group, place]
+            begin = starts[other]
+            more = members[begin : min(starts[other + 1], begin + k)]
+            near = np.concatenate((near, more))
+            far = np.concatenate((far, np.full(more.size, key)))
+            gathered += more.size
+            last = key
+        by_index = np.argsort(near)
+        near, far = near[by_index], far[by_index]
+        order = np.argsort(far, kind="mergesort")
+        for row in members[low:high]:
+            place = 0
+            for entry in order:
+                if place == k:
+                    break
+                if near[entry] != row:
+                    indices[row, place] = near[entry]
+                    keys[row, place] = far[entry]
+                    place += 1
+
+
+def expand_copies(
+    copies: NDArray[np.intp],
+    lists: NDArray[np.int32],
+    list_keys: NDArray[np.float64],
+    own: NDArray[np.float64],
+    k: int,
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the lists of all rows from those of the distinct ones, equal keys by index.
+
+    Parameters
+    ----------
+    copies : int array, shape (n,)
+        Group of each row among equal rows, numbered in order of their first rows.
+    lists : int32 array, shape (groups, c)
+        Nearest other groups, c = k or all there are; equal keys by first row.
+    list_keys : float64 array, shape (groups, c)
+    own : float64 array, shape (groups,)
+        Key of a row with a copy of itself.
+    k : int
+        k < n.
+
+    Returns
+    -------
+    indices : int32 array, shape (n, k)
+    keys : float64 array, shape (n, k)
+    """
+    members = np.argsort(copies, kind="stable").astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(copies))])
+    indices = np.empty((copies.size, k), np.int32)
+    keys = np.empty((copies.size, k))
+    _expand(members, starts, lists, list_keys, own, indices, keys)
+    return indices, keys
