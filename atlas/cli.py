@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from .cli_contribute import contribute_app
 from .cli_env import env_app
 from .cli_hub import hub_app
 from .console import ProgressReporter, emit_json, emit_table
@@ -29,6 +30,7 @@ sets_app = typer.Typer(no_args_is_help=True, help="Structure sets the registry k
 app.add_typer(models_app, name="models")
 app.add_typer(sets_app, name="sets")
 app.add_typer(env_app, name="env")
+app.add_typer(contribute_app, name="contribute")
 app.add_typer(hub_app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -140,7 +140,7 @@ def recompute(
     for set_id in sets or ():
         if set_id not in everywhere:
             raise ArchiveError(f"{root}: no set '{set_id}'; it holds {', '.join(everywhere)}")
-    result, sources = Recomputation(), _Sources(Path(root))
+    result, sources = Recomputation(), Sources(Path(root))
     limit = TOLERANCE if tolerance is None else tolerance
     reporter = reporter or Silent()
     reporter.stage("recomputation", len(chosen))
@@ -160,7 +160,7 @@ class _Checker:
     def __init__(
         self,
         atlas: Atlas,
-        sources: _Sources,
+        sources: Sources,
         result: Recomputation,
         sample: int,
         seed: int,
@@ -272,7 +272,7 @@ class _Checker:
         self.result.faults.append(f"{where}, row {row} ('{name}'): {text}; {_MEND}")
 
 
-class _Sources:
+class Sources:
     """Structures by set and id: the atlas's tables, else the set's own source."""
 
     def __init__(self, root: Path) -> None:
