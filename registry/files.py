@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -56,6 +57,7 @@ class Files:
         stop: int | None = None,
         *,
         sha256: str | None = None,
+        check: Callable[[bytes], None] | None = None,
     ) -> bytes:
         """Bytes ``start`` to ``stop`` of a file, all by default.
 
@@ -63,32 +65,53 @@ class Files:
         ----------
         sha256:
             Hash of the whole file as declared. A whole read is checked against it; ranges are
-            checked by their caller, and cached under it.
+            cached under it.
+        check:
+            Raises ArchiveError where the bytes are not those declared: they are then not cached.
 
         Raises
         ------
         ArchiveError
             The file is absent, shorter than asked for, or not the declared one.
         """
-        whole = start is None and stop is None
         if self.local is not None:
             data = self._read_local(self.local / path, start or 0, stop)
-        elif self.cache is not None and sha256 is not None:
-            key = sha256 if whole else f"{sha256}:{start}:{stop}"
-            data = self.cache.fetch(key, lambda: self._fetch(path, start, stop))
-        else:
+            self._check(path, data, start, stop, sha256, check)
+            return data
+
+        def fetched() -> bytes:
             data = self._fetch(path, start, stop)
+            self._check(path, data, start, stop, sha256, check)
+            return data
+
+        if self.cache is None or sha256 is None:
+            return fetched()
+        key = sha256 if start is None and stop is None else f"{sha256}:{start}:{stop}"
+        return self.cache.fetch(key, fetched)
+
+    def _check(
+        self,
+        path: str,
+        data: bytes,
+        start: int | None,
+        stop: int | None,
+        sha256: str | None,
+        check: Callable[[bytes], None] | None,
+    ) -> None:
+        """Raise ArchiveError where these are not the bytes asked for."""
         if stop is not None and len(data) != stop - (start or 0):
             raise ArchiveError(
                 f"{self.location}/{path}: ends before byte {stop}; the file is truncated, "
                 "fetch or build it again"
             )
+        whole = start is None and stop is None
         if whole and sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise ArchiveError(
                 f"{self.location}/{path}: sha256 differs from the declared one; "
                 "fetch or build it again"
             )
-        return data
+        if check is not None:
+            check(data)
 
     def _read_local(self, path: Path, start: int, stop: int | None) -> bytes:
         try:

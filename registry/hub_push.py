@@ -28,6 +28,10 @@ TRIES = 5
 GROUP_FILES, GROUP_BYTES = 128, 2**30
 
 
+#: What the client raises over an answer that is not the Hub's.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+
+
 class MovedError(SourceError):
     """The branch is no longer at the commit that was seen: nothing was written."""
 
@@ -173,13 +177,13 @@ class Remote:
         for attempt in range(1, tries + 1):
             try:
                 return call()
-            except (HfHubHTTPError, HTTPError, OSError, RuntimeError, ValueError) as error:
+            except (HfHubHTTPError, HTTPError, OSError, RuntimeError, *_MALFORMED) as error:
                 # The client wraps what went wrong with one of several uploads.
                 cause = error.__cause__ if isinstance(error, RuntimeError) else error
-                if not isinstance(cause, (HfHubHTTPError, HTTPError, OSError, ValueError)):
+                if not isinstance(cause, (HfHubHTTPError, HTTPError, OSError, *_MALFORMED)):
                     raise
                 status = _status(cause)
-                passing = status in RETRIED if status else not isinstance(cause, ValueError)
+                passing = status in RETRIED if status else not isinstance(cause, _MALFORMED)
                 wait = asked_wait(cause.response.headers) if status else None  # type: ignore[union-attr]
                 pause = max(wait or 0.0, hub.PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
                 if not passing or attempt == tries or pause > hub.LONGEST_WAIT:

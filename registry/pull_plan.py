@@ -209,6 +209,10 @@ def _part(
         for set_id in entry["units"]:
             layers = frozenset(entry["layers"])
             _add(wanted, model, set_id, None if layers == set(_layers(index, model)) else layers)
+    for units in wanted.values():  # a model has the same layers in all its sets
+        every = list(units.values())
+        same = None if None in every else frozenset().union(*(one or () for one in every))
+        units.update(dict.fromkeys(units, same))
     documents = _documents(source, index, wanted)
     origin = index.get(SUBSET_OF) or {
         "location": location, "version": index["version"], "sha256": index[SEAL],
@@ -254,7 +258,7 @@ def _part(
     plan.made = {path: groups[path] for path in sorted(groups, key=lambda p: -p.count("/"))}
     plan.made[ATLAS_FILE] = canonical(seal(content))
     for path in plan.made:
-        _checked(path, 0, "", where)
+        _check_path(path, where)
     plan.read = source.read
     return plan
 
@@ -266,7 +270,7 @@ def _layers(index: Mapping[str, Any], model: str) -> list[str]:
 def _add(wanted: dict[str, dict[str, Layers]], model: str, set_id: str, layers: Layers) -> None:
     """Want these layers too."""
     units = wanted.setdefault(model, {})
-    known = units.get(set_id, frozenset())
+    known: Layers = units.get(set_id, frozenset())
     units[set_id] = None if layers is None or known is None else known | layers
 
 
@@ -316,7 +320,7 @@ def _documents(
 
     def one(model: str) -> dict[str, Documents]:
         path = f"{STORE}/{model}/zarr.json"
-        _checked(path, 0, "", source.location)
+        _check_path(path, source.location)
         data = source.get(path, sha256=str(index["models"][model]["metadata_sha256"]))
         grouped = grouped_documents(json.loads(data), where=f"{source.location}/{path}")
         absent = sorted(set(wanted[model]) - set(grouped))
@@ -342,6 +346,8 @@ def _of_layers(
     if set(kept) == set(record.layers):
         return documents, record.files
     gone = {n for name in record.layers if name not in kept for n in (name, nodes_name(name))}
+    if not any(nodes_name(name) in record.content for name in kept):
+        gone.add("row_size")  # it counts nodes, of which none are left
     content = {name: digest for name, digest in record.content.items() if name not in gone}
     own = f"{unit.path}/"
     files = [
@@ -386,30 +392,26 @@ def _rows(data: bytes, held: Sequence[str], *, where: str) -> bytes:
 
 
 def _checked(path: str, size: int, sha256: str, where: str, unit: str | None = None) -> FileRecord:
-    """A file to be written, if it is one that an atlas has, where it should be.
+    """A file to be written, if it is one that an atlas has; see :func:`_check_path`."""
+    _check_path(path, where, unit)
+    return FileRecord(path=path, bytes=size, sha256=sha256)
+
+
+def _check_path(path: str, where: str, unit: str | None = None) -> None:
+    """Refuse a path that leads anywhere but to a file of an atlas, or of the unit named.
 
     Raises
     ------
     ArchiveError
-        The path leads elsewhere.
+        It does.
     """
     place = place_of(path)
-    good = (
-        place is not None
-        and size >= 0
-        and path.isprintable()
-        and "\\" not in path
-        and "//" not in path
-        and not path.endswith("/")
-    )
-    if unit is not None and place is not None:
-        good = good and f"{STORE}/{place.model}/{place.set}" == unit
-    if not good:
+    odd = "\\" in path or "//" in path or path.endswith("/") or not path.isprintable()
+    if place is None or odd or (unit and f"{STORE}/{place.model}/{place.set}" != unit):
         raise ArchiveError(
             f"{where}: lists {path[:120]!r}, no file of an atlas; do not trust it, tell its "
             "publisher"
         )
-    return FileRecord(path=path, bytes=size, sha256=sha256)
 
 
 def same_atlas(local: Mapping[str, Any], plan_sha256: str) -> bool:

@@ -188,27 +188,30 @@ class ShardedArray:
 
     def _bodies(self, shard: int, slots: range) -> Iterator[tuple[int, memoryview]]:
         """Number and checked bytes, CRC left off, of adjoining chunks of a shard."""
-        data, origin = self._chunks(shard, slots, whole=len(slots) * 2 > self.slots)
-        edges = self._edges[shard]
-        for slot in slots:
-            body = memoryview(data)[int(edges[slot]) - origin : int(edges[slot + 1]) - origin]
-            if not len(body):
-                raise self._damaged(shard, "a chunk is absent")
-            self._check(body, self._tags[shard][1 + 2 * slot], shard, f"chunk {slot}")
-            yield shard * self.slots + slot, body[:-4]
-
-    def _chunks(self, shard: int, slots: range, *, whole: bool) -> tuple[bytes, int]:
-        """Bytes that hold the slots, and the offset in the shard those bytes start at."""
         size, sha256 = self._declared[shard]
-        path = f"{self.path}/{self._key(shard)}"
         edges = self._edges[shard]
-        if not whole:
-            offset, end = int(edges[slots.start]), int(edges[slots.stop])
-            return self.files.read(path, offset, end, sha256=sha256), offset
-        # The CRCs below cover every byte used; hashing the file as well would cost more time.
-        data = self.files.read(path, 0, size, sha256=sha256)
-        self._check(memoryview(data)[int(edges[-1]) :], self._tags[shard][0], shard, "index")
-        return data, 0
+        whole = len(slots) * 2 > self.slots
+        start, stop = (0, size) if whole else (int(edges[slots.start]), int(edges[slots.stop]))
+
+        def part(data: bytes, slot: int) -> memoryview:
+            return memoryview(data)[int(edges[slot]) - start : int(edges[slot + 1]) - start]
+
+        def check(data: bytes) -> None:
+            if whole:
+                # CRCs cover every byte used; hashing the file as well would cost more time.
+                self._check(
+                    memoryview(data)[int(edges[-1]) :], self._tags[shard][0], shard, "index"
+                )
+            for slot in slots:
+                if not len(part(data, slot)):
+                    raise self._damaged(shard, "a chunk is absent")
+                tag = self._tags[shard][1 + 2 * slot]
+                self._check(part(data, slot), tag, shard, f"chunk {slot}")
+
+        path = f"{self.path}/{self._key(shard)}"
+        data = self.files.read(path, start, stop, sha256=sha256, check=check)
+        for slot in slots:
+            yield shard * self.slots + slot, part(data, slot)[:-4]
 
     def _check(self, body: memoryview, tag: np.uint32, shard: int, part: str) -> None:
         stored = int.from_bytes(body[-4:], "little")
