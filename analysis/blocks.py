@@ -177,8 +177,12 @@ class Space:
 
         Labels count up in order of first appearance; ``unique_rows`` are those first rows.
         """
-        seen: dict[bytes, int] = {}
         plain = self.values + 0.0  # -0.0 and 0.0 are the same number
+        odd = np.random.default_rng(0).integers(0, 2**63, size=self.d, dtype=np.uint64) * 2 + 1
+        hashes = (plain.view(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
+        if np.unique(hashes).size == self.n:
+            return None
+        seen: dict[bytes, int] = {}
         labels = np.fromiter(
             (seen.setdefault(row.tobytes(), len(seen)) for row in plain), np.intp, count=self.n
         )

@@ -195,19 +195,23 @@ def measure_global(
 
 
 def _from_sums(sums: PairSums, null: NDArray[np.float64] | None, *, blocks: bool) -> Measured:
+    value, deleted = correlations(sums)
+    if null is not None:
+        null = _null_correlation(null, sums.covariance(unbiased=True))
+    return Measured(value, deleted if blocks else None, null)
+
+
+def correlations(sums: PairSums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unbiased correlations of all pairs (m, m), and the same without each block (G, m, m)."""
     full = sums.covariance(unbiased=True)
     scale = np.diagonal(full)
-    deleted = None
-    if blocks:
-        deleted = np.stack(
-            [
-                correlation(sums.covariance_without(block, unbiased=True), scale=scale)
-                for block in range(sums.bounds.size - 1)
-            ]
-        )
-    return Measured(
-        correlation(full), deleted, None if null is None else _null_correlation(null, full)
-    )
+    blocks = range(sums.bounds.size - 1)
+    if len(blocks) == 1:
+        return correlation(full), np.empty((0, *full.shape))
+    without = [
+        correlation(sums.covariance_without(block, unbiased=True), scale=scale) for block in blocks
+    ]
+    return correlation(full), np.stack(without)
 
 
 def _null_correlation(

@@ -83,7 +83,7 @@ def rank_means(
             draw = np.arange(null.shape[0])[None, :, None, None]
             moved = draws.indices[draw, places]
         for b, space in enumerate(spaces):
-            ranks, before = _rank_tile(space, rows, blocks, count)
+            ranks, before = _ranks_and_blocks(space, rows, blocks, count)
             observed[:, b] += ranks[here[:, None], targets].sum(axis=(1, 2))
             if deleted is not None and without is not None and blocks is not None:
                 assert before is not None
@@ -103,7 +103,7 @@ def rank_means(
     return RankMeans(observed, deleted, null)
 
 
-def _rank_tile(
+def _ranks_and_blocks(
     space: Space, rows: slice, blocks: NDArray[np.intp] | None, count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Ranks (rows, n) of all rows, 1 for the nearest; and how many of each block come before.
@@ -137,3 +137,8 @@ def _rank_tile(
         before, np.broadcast_to(order[:, None, :], member.shape), 0.5 * closer, axis=2
     )
     return ranks, before
+
+
+def rank_tile(space: Space, rows: slice) -> NDArray[np.float64]:
+    """Ranks of all rows seen from some, shape (rows, n): 1 for the nearest, a row itself last."""
+    return _ranks_and_blocks(space, rows, None, 0)[0]

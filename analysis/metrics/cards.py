@@ -80,8 +80,8 @@ class MetricCard:
         Changes to either embedding that leave it unchanged, under the default row scaling.
     computed_from : str
         What of the embeddings it looks at.
-    best : callable (n, k) -> float, or None
-        Value for two equal embeddings; None where it depends on the embedding.
+    best : callable (n, k) -> float
+        Value for two equal embeddings; NaN where it depends on the embedding.
     null : str
         Expectation over unrelated embeddings.
     source : str
@@ -98,13 +98,17 @@ class MetricCard:
     normalise: Normalise
     invariant_to: tuple[Change, ...]
     computed_from: Source
-    best: Callable[[int, int], float] | None
+    best: Callable[[int, int], float]
     null: str
     source: str
 
 
 def _one(_n: int, _k: int) -> float:
     return 1.0
+
+
+def _depends(_n: int, _k: int) -> float:
+    return float("nan")
 
 
 _RIGID: tuple[Change, ...] = ("rotations", "scale", "translations")
@@ -199,7 +203,7 @@ CARDS: dict[str, MetricCard] = {
             normalise="none",
             invariant_to=_RIGID,
             computed_from="neighbour lists",
-            best=None,
+            best=_depends,
             null="-",
             source="Facco et al. 2017",
         ),
@@ -274,7 +278,7 @@ CARDS: dict[str, MetricCard] = {
             normalise="l2",
             invariant_to=_DIRECTIONS,
             computed_from="neighbour lists",
-            best=None,
+            best=_depends,
             null="about 1-(1-k/(n-1))^k",
             source="Huh et al. 2024, code",
         ),

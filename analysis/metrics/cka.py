@@ -52,7 +52,12 @@ def linear_cka(
     """
     spaces = [Space(normalise_rows(rows, normalise)) for rows in as_pair(x, y)]
     if features_are_cheaper(spaces):
-        return ratio(feature_covariances(spaces, unbiased=unbiased)[0])
+        covariance = feature_covariances(spaces, unbiased=unbiased)[0]
+        # All rows equally far apart leave a variance of 0, and rounding less than this of it.
+        least = [1e-13 * (_lengths(space.centred) ** 2).mean() / spaces[0].n for space in spaces]
+        if (np.diagonal(covariance) <= least).any():
+            return float(np.nan)
+        return ratio(covariance)
     matrices = [products(space) for space in spaces]
     return ratio(matrix_covariance(matrices, spaces[0].n, unbiased=unbiased))
 

@@ -77,8 +77,8 @@ def information_imbalance(
     -------
     (float, float)
         Delta(x -> y), Delta(y -> x), between 0 and 2. (k + 1) / n when x's neighbours are y's and
-        no two distances are equal: x tells all about y. Exactly 1 on average over all relabelings
-        of the rows of y. NaN if an embedding is constant.
+        no two distances are equal: x tells all about y. 1 on average over all relabelings of the
+        rows of y, exactly so with shared ties. NaN if an embedding is constant.
     ((float, float), (float, float))
         With ``with_error``: both values, and their standard errors.
 
@@ -89,9 +89,10 @@ def information_imbalance(
 
     Notes
     -----
-    The standard error is that of a mean over n rows, as if they were drawn one by one; the
-    jackknife of :func:`~matteratlas.analysis.pairwise` takes their common neighbours into account.
-    Source: Glielmo et al. 2022, PNAS Nexus 1, pgac039.
+    The standard error is that of the mean of one number a row: the row's own imbalance, plus what
+    the row adds to the ranks of others (ranks share their rows, so that the spread of the first
+    alone is too small by up to a half). What a row changes by being a neighbour is left out. Source
+    of the imbalance: Glielmo et al. 2022, PNAS Nexus 1, pgac039.
     """
     if ties not in ("index", "share"):
         raise MetricError(f"information_imbalance ties={ties!r} is not one of index, share")
@@ -101,16 +102,28 @@ def information_imbalance(
     if any(space.constant for space in spaces):
         nothing = (float(np.nan), float(np.nan))
         return (nothing, nothing) if with_error else nothing
-    rows = row_imbalance(spaces[0], spaces[1], k, ties=ties)
+    counted = np.zeros((2, n)) if with_error else None
+    rows = row_imbalance(spaces[0], spaces[1], k, ties=ties, counted=counted)
     values = (float(rows[0].mean()), float(rows[1].mean()))
-    if not with_error:
+    if counted is None:
         return values
-    spread = rows.std(axis=1, ddof=1) / np.sqrt(n)
+    spread = (rows + counted).std(axis=1, ddof=1) / np.sqrt(n)
     return values, (float(spread[0]), float(spread[1]))
 
 
-def row_imbalance(first: Space, second: Space, k: int, *, ties: Ties = "index") -> Floats:
-    """Both imbalances row by row, shape (2, n), whose means are the values; memory O(block)."""
+def row_imbalance(
+    first: Space,
+    second: Space,
+    k: int,
+    *,
+    ties: Ties = "index",
+    counted: Floats | None = None,
+) -> Floats:
+    """Both imbalances row by row, shape (2, n), whose means are the values; memory O(block).
+
+    ``counted``, zeros of the same shape, is filled with what each row adds to the ranks of the
+    others' neighbours, by being closer than them, on the same scale.
+    """
     spaces = (first, second)
     n = first.n
     lists = [nearest(space, k).indices for space in spaces] if ties == "index" else None
@@ -130,6 +143,13 @@ def row_imbalance(first: Space, second: Space, k: int, *, ties: Ties = "index") 
                 means[side, rows] = np.einsum("ij,ij->i", weights, theirs) / k
             else:
                 means[side, rows] = theirs[here[:, None], lists[side][rows]].mean(axis=1)
+            if counted is not None:
+                near = (
+                    np.argsort(tiles[side], axis=1)[:, :k] if lists is None else lists[side][rows]
+                )
+                for targets in theirs[here[:, None], near].T:
+                    ahead = np.sign(targets[:, None] - theirs)
+                    counted[side] += (1.0 + ahead).sum(axis=0) / (n * k)
     return 2.0 * means / n
 
 

@@ -74,4 +74,5 @@ def _shape(space: Space) -> FloatArray:
     rows = rows / np.linalg.norm(rows)
     if space.d <= space.n:
         return np.asarray(rows)
-    return np.asarray(np.linalg.qr(rows.T, mode="r").T)
+    triangle: FloatArray = np.asarray(np.linalg.qr(rows.T, mode="r"))
+    return triangle.T

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiles of all models at once: sums of products for the global metrics, ranks of neighbours.
+
+A task does the rows of one strip against all rows. What each model has in the tile, flattened, is a
+line of a matrix whose product with itself holds the tile's share of every pair of models; the ranks
+of the other models' neighbours are counted in the same squared distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..blocks import Normalise
+from ..tiles import Kernel, PairSums
+from . import kernels
+from .job import KERNELS, Job
+from .models import key_of
+from .store import Store
+
+#: Rounding of a float32 squared distance, in parts of the squared lengths it is made of.
+ROUNDING = 4.0 * float(np.finfo(np.float32).eps)
+
+_NONE = np.empty((0, 0), np.float32)
+
+
+def tile_key(how: str, strip: int) -> str:
+    """Key of the sums of one strip of rows."""
+    return f"tile-{how}-{strip:05d}"
+
+
+def tile_kernels(job: Job, how: Normalise) -> list[Kernel]:
+    """Kernels asked for under one row scaling."""
+    return [KERNELS[name] for name in job.kernels().get(how, [])]
+
+
+def tile_scalings(job: Job) -> list[Normalise]:
+    """Row scalings that tiles are made of."""
+    wanted = {*KERNELS, "information_imbalance"}
+    return list(dict.fromkeys(how for name, how in job.settings.scaling.items() if name in wanted))
+
+
+class _Points:
+    """One model's points, as :func:`.models.do_model` left them."""
+
+    def __init__(self, store: Store, how: str, model: int) -> None:
+        held = store.load(key_of("points", how, model))
+        self.points, self.squares, self.copies = held["points"], held["squares"], held["copies"]
+        self.shift, self.scale = float(held["shift"]), float(held["scale"])
+
+
+def do_tiles(job: Job, store: Store, how: Normalise, strip: int) -> None:
+    """Save the sums of one strip against all rows."""
+    rows = job.strips[strip]
+    models = [_Points(store, how, i) for i in range(len(job.names))]
+    m, g, size = len(models), job.bounds.size - 1, rows.stop - rows.start
+    wanted = tile_kernels(job, how)
+    ranks = None
+    if job.settings.scaling.get("information_imbalance") == how:
+        ranks = _Ranks(job, store, how, models, rows)
+    crossing = {kernel: np.zeros((g, m, m)) for kernel in wanted}
+    within = {kernel: np.zeros((g, m, m)) for kernel in wanted}
+    row_sums = {kernel: np.zeros((m, g, size)) for kernel in ("distance", "linear")}
+    most = max(s.stop - s.start for s in job.strips)
+    buffers = {kernel: np.empty(m * size * most, np.float32) for kernel in wanted}
+    squared = np.empty(size * most, np.float32)
+    own = int(job.blocks[rows.start])
+    for place, columns in enumerate(job.strips):
+        block = int(job.blocks[columns.start])
+        width = columns.stop - columns.start
+        shape = (size, width)
+        tiles = {
+            kernel: held[: m * size * width].reshape(m, *shape) for kernel, held in buffers.items()
+        }
+        here = squared[: size * width].reshape(shape)
+        for index, model in enumerate(models):
+            gram = model.points[rows] @ model.points[columns].T
+            copies = model.copies
+            kernels.finish_tile(
+                gram,
+                model.squares[rows],
+                model.squares[columns],
+                copies[rows],
+                copies[columns],
+                place == strip,
+                model.shift,
+                here,
+                tiles["distance"][index] if "distance" in tiles else _NONE,
+                tiles["linear"][index] if "linear" in tiles else _NONE,
+                row_sums["distance"][index, block],
+                row_sums["linear"][index, block],
+            )
+            if ranks is not None:
+                ranks.count(index, here)
+        if ranks is not None and (place + 1 == len(job.strips) or columns.stop in job.bounds):
+            ranks.close(block)
+        if place < strip:
+            continue  # its mirror image is summed with the strip of these columns
+        for kernel, tile in tiles.items():
+            flat = tile.reshape(m, -1)
+            products = (flat @ flat.T).astype(np.float64)
+            crossing[kernel][own] += products
+            if place > strip:
+                crossing[kernel][block] += products
+            if block == own:
+                within[kernel][own] += products if place == strip else 2.0 * products
+    out = {}
+    for kernel in wanted:
+        out |= {
+            f"{kernel}_crossing": crossing[kernel],
+            f"{kernel}_within": within[kernel],
+            f"{kernel}_rows": np.ascontiguousarray(row_sums[kernel].transpose(0, 2, 1)),
+        }
+    if ranks is not None:
+        out |= ranks.sums()
+    store.save(tile_key(how, strip), out)
+
+
+class _Ranks:
+    """Twice the ranks, in every model, of the neighbours of a strip's rows in every model.
+
+    A rank counts the rows that are closer, and half of those as close: equal distances, or those
+    that rounding cannot tell apart, share their mean rank.
+    """
+
+    def __init__(
+        self, job: Job, store: Store, how: Normalise, models: list[_Points], rows: slice
+    ) -> None:
+        m, size = len(models), rows.stop - rows.start
+        listed = [store.load(key_of("ranked", how, i)) for i in range(m)]
+        width = max(one["indices"].shape[1] for one in listed)
+        targets = np.zeros((size, m, width), np.int32)
+        member = np.zeros((size, m, width), np.uint16)
+        for index, one in enumerate(listed):
+            held = one["indices"].shape[1]
+            targets[:, index, :held] = one["indices"][rows]
+            member[:, index, :held] = one["member"][rows]
+        self.member = member.reshape(size, -1)
+        shape = (m, size, m * width)
+        self.low, self.high = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self.order = np.empty(shape, np.int32)
+        for index, model in enumerate(models):
+            kernels.thresholds(
+                model.points, rows.start, targets.reshape(size, -1), self.member == 0, ROUNDING,
+                self.low[index], self.high[index], self.order[index],
+            )  # fmt: skip
+        self.block = np.zeros(shape, np.int32)
+        self.total = np.zeros(shape, np.int32)
+        self.lost = np.zeros((job.bounds.size - 1, m, m), np.int64)
+        self.work = np.empty(max(s.stop - s.start for s in job.strips), np.float32)
+
+    def count(self, index: int, squared: NDArray[np.float32]) -> None:
+        """Count one model's tile."""
+        kernels.count_closer(
+            squared, self.low[index], self.high[index], self.block[index],
+            self.work[: squared.shape[1]],
+        )  # fmt: skip
+
+    def close(self, block: int) -> None:
+        """The columns of a jackknife block are all counted."""
+        self.total += self.block
+        kernels.sum_members(self.block, self.order, self.member, block + 1, self.lost[block])
+        self.block[:] = 0
+
+    def sums(self) -> dict[str, NDArray[np.int64]]:
+        """Twice the ranks summed: over all rows (m, m), and without each block (G, m, m)."""
+        doubled = self.total + np.int32(1)
+        full, without = np.zeros_like(self.lost[0]), -self.lost
+        kernels.sum_members(doubled, self.order, self.member, 0, full)
+        for block in range(len(without)):
+            kernels.sum_members(doubled, self.order, self.member, block + 1, without[block])
+        return {"ranks": full, "ranks_without": without}
+
+
+@dataclass(frozen=True)
+class TileSums:
+    """What all tiles of one row scaling add up to.
+
+    Attributes
+    ----------
+    pairs : dict of kernel to PairSums
+    mean_rank : float64 array, shape (m, m), or None
+        Mean rank, in the second model, of the first one's neighbours.
+    mean_rank_without : float64 array, shape (G, m, m), or None
+        The same without each block.
+    """
+
+    pairs: dict[Kernel, PairSums]
+    mean_rank: NDArray[np.float64] | None
+    mean_rank_without: NDArray[np.float64] | None
+
+
+def gather_tiles(job: Job, store: Store, how: Normalise) -> TileSums:
+    """Add up the strips, in their order."""
+    m, n, g = len(job.names), job.n, job.bounds.size - 1
+    wanted = tile_kernels(job, how)
+    pairs = {
+        kernel: PairSums(
+            n, job.bounds, np.zeros((g, m, m)), np.zeros((g, m, m)), np.zeros((m, n, g))
+        )
+        for kernel in wanted
+    }
+    ranks = np.zeros((m, m), np.int64)
+    without = np.zeros((g, m, m), np.int64)
+    for strip, rows in enumerate(job.strips):
+        part = store.load(tile_key(how, strip))
+        for kernel, sums in pairs.items():
+            sums.crossing[:] += part[f"{kernel}_crossing"]
+            sums.within[:] += part[f"{kernel}_within"]
+            sums.rows[:, rows] = part[f"{kernel}_rows"]
+        if "ranks" in part:
+            ranks += part["ranks"]
+            without += part["ranks_without"]
+    if job.settings.scaling.get("information_imbalance") != how:
+        return TileSums(pairs, None, None)
+    k = job.settings.imbalance_k
+    left = n - np.diff(job.bounds)
+    return TileSums(pairs, ranks / (2.0 * n * k), without / (2.0 * k * left[:, None, None]))
