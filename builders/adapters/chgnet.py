@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...schemas.structures import Structure
 from .atoms3d import Capture, packs, split_rows
-from .base import Adapter, Embedded, to_ase
+from .base import Adapter, Embedded
+from .chgnet_graph import BondGraph, batched_graph, bond_graph
 
 
 class CHGNet(Adapter):
@@ -64,30 +65,36 @@ class CHGNet(Adapter):
         graphs = [self._graph(s) for s in structures]
         results: dict[int, Embedded] = {}
         for angles in (True, False):
-            rows = [i for i, g in enumerate(graphs) if bool(len(g.bond_graph)) is angles]
-            bonds = [len(graphs[i].atom_graph) for i in rows]
+            rows = [i for i, g in enumerate(graphs) if bool(len(g.angles)) is angles]
+            bonds = [len(graphs[i].ends) for i in rows]
             for group in packs(bonds, limit=self.bonds_at_once):
                 picked = [rows[j] for j in group]
                 done = self._run([graphs[i] for i in picked])
                 results.update(zip(picked, done, strict=True))
         return [results[i] for i in range(len(graphs))]
 
-    def _graph(self, structure: Structure) -> Any:
-        from pymatgen.io.ase import AseAtomsAdaptor
+    def _graph(self, structure: Structure) -> BondGraph:
+        converter = self._model.graph_converter
+        return bond_graph(
+            structure,
+            vacuum=self._vacuum,
+            bonds=converter.atom_graph_cutoff,
+            angles=converter.bond_graph_cutoff,
+        )
 
-        atoms = to_ase(structure, box=self._vacuum)
-        atoms.info = {}
-        return self._model.graph_converter(AseAtomsAdaptor.get_structure(atoms))
-
-    def _run(self, graphs: list[Any]) -> list[Embedded]:
+    def _run(self, graphs: list[BondGraph]) -> list[Embedded]:
         import torch
 
-        with torch.no_grad():
-            output = self._model([g.to(self.device) for g in graphs], task="e")
-        counts = [len(g.atomic_number) for g in graphs]
-        per_atom = output["e"].reshape(-1).tolist()
+        with torch.inference_mode():
+            batch, compositions = batched_graph(graphs, self._model, self.device)
+            per_atom = self._model._compute(batch)["e"]
+            if self._model.composition_model is not None:
+                per_atom = per_atom + self._model.composition_model(compositions)
+        counts = [len(g.numbers) for g in graphs]
         rows = split_rows(self._capture.take(), counts)
         return [
             Embedded(nodes=nodes, energy=energy * count)
-            for nodes, energy, count in zip(rows, per_atom, counts, strict=True)
+            for nodes, energy, count in zip(
+                rows, per_atom.reshape(-1).tolist(), counts, strict=True
+            )
         ]

@@ -8,12 +8,16 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.collections import dcdft
+from chgnet.graph import CrystalGraphConverter
 from invariance import check_batches, check_invariances, deviation, embedded
 from probes import from_ase, to_ase_atoms
 from published import REFERENCES
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from matteratlas.builders.adapters.base import Adapter, Embedded, Missing, load_adapter
+from matteratlas.builders.adapters.chgnet_graph import bond_graph
 from matteratlas.registry import catalog
+from matteratlas.schemas.structures import Structure
 
 IDS = ["chgnet-0.3.0", "chgnet-0.2.0", "chgnet-r2scan"]
 #: H2 and O2 have no angle; the rest have.
@@ -22,6 +26,13 @@ STRUCTURES = (
     + [from_ase(dcdft[n], n) for n in ("Fe", "O", "B")]
     + [from_ase(fcc111("Cu", (1, 1, 3), vacuum=6.0, periodic=False), "slab")]
 )
+outside = bulk("NaCl", "rocksalt", a=5.64)
+outside.positions += [[17.0, -9.0, 4.0], [-30.0, 2.0, 11.0]]
+#: One atom that bonds to its own images, a skewed cell, atoms outside their cell, surfaces.
+GRAPHS = [
+    *STRUCTURES, from_ase(bulk("Cu"), "cu"), from_ase(bulk("ZnS", "zincblende", a=5.41), "zns"),
+    from_ase(outside, "outside"), from_ase(fcc111("Al", (2, 1, 2), vacuum=8.0), "al"),
+]  # fmt: skip
 
 
 @pytest.fixture(
@@ -39,6 +50,29 @@ def test_vectors_and_energies_are_the_published_ones(adapter: Adapter) -> None:
         for layer, values in expected.pooled.items():
             assert deviation(result.pooled[layer], values) < 1e-5, (structure.source_id, layer)
         assert result.energy == pytest.approx(expected.energy, abs=1e-5 * len(structure))
+
+
+@pytest.mark.parametrize("structure", GRAPHS, ids=lambda s: s.source_id)
+def test_graphs_are_those_of_the_package(structure: Structure) -> None:
+    """Bond by bond and angle by angle, in the package's numbering of undirected bonds."""
+    converter = CrystalGraphConverter(
+        atom_graph_cutoff=6, bond_graph_cutoff=3, algorithm="legacy", verbose=False
+    )
+    atoms = to_ase_atoms(structure)
+    if not atoms.pbc.all():
+        atoms.center(vacuum=10.0, axis=[i for i in range(3) if not atoms.pbc[i]])
+        atoms.pbc = True
+    theirs = converter(AseAtomsAdaptor.get_structure(atoms))
+    ours = bond_graph(structure, vacuum=10.0, bonds=6.0, angles=3.0)
+    assert np.array_equal(ours.numbers, theirs.atomic_number.numpy())
+    assert np.array_equal(ours.ends, theirs.atom_graph.numpy())
+    assert np.array_equal(ours.undirected, theirs.directed2undirected.numpy())
+    assert np.array_equal(ours.first, theirs.undirected2directed.numpy())
+    both = [tuple(row) for row in theirs.bond_graph.reshape(-1, 5)[:, [2, 4]].tolist()]
+    assert sorted(map(tuple, ours.angles.tolist())) == sorted(both)
+    place = atoms.get_scaled_positions(wrap=False) @ atoms.cell.array
+    far = place[ours.ends[:, 1]] + theirs.neighbor_image.numpy() @ atoms.cell.array
+    assert np.allclose(ours.vectors, place[ours.ends[:, 0]] - far, atol=1e-5)
 
 
 def test_invariances_and_batches(adapter: Adapter) -> None:
