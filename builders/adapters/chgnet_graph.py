@@ -74,11 +74,15 @@ def bond_graph(structure: Structure, *, vacuum: float, bonds: float, angles: flo
     start, end, image, length = start[other], end[other], image[other], length[other]
     if lone := len(structure) - len(np.unique(start)):
         raise ValueError(f"{lone} isolated atom(s) within {bonds:g} Å")
+    # As the package does: fractional coordinates and cell are rounded, then multiplied.
+    cell32 = cell.astype(np.float32)
+    placed = (positions @ np.linalg.inv(cell)).astype(np.float32) @ cell32
+    vectors = placed[start] - (placed[end] + image.astype(np.float32) @ cell32)
     undirected, first = _pairs(start, end, image.astype(np.int64))
     return BondGraph(
         numbers=np.asarray(structure.numbers, dtype=np.int32),
         ends=np.stack([start, end], axis=1).astype(np.int32),
-        vectors=(positions[start] - positions[end] - image @ cell).astype(np.float32),
+        vectors=vectors,
         undirected=undirected,
         first=first,
         angles=_angles(start, length[first][undirected] <= angles, length < angles),
