@@ -26,7 +26,7 @@ _TOKEN = re.compile(
 _BRACKET = re.compile(r"\[\d*([A-Z][a-z]?|[a-z]{1,2})")
 
 #: Tokens in one padded batch: beyond this a batch outgrows the processor's cache.
-_BUDGET = 512
+_BUDGET = 256
 
 
 def tokenize(smiles: str) -> list[str]:

@@ -35,7 +35,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 #: Those whose class and tokenizer are in the module of their name here, not in transformers.
 OWN = frozenset({"molformer"})
 #: Tokens in one padded batch: on a processor more outgrow its cache, elsewhere fewer starve it.
-CPU_BUDGET, DEVICE_BUDGET = 1024, 16384
+CPU_BUDGET, DEVICE_BUDGET = 512, 16384
 #: Files wanted beside the weights: configuration, vocabulary, chat template.
 COMPANIONS = ("*.json", "*.txt", "*.jinja")
 
