@@ -286,7 +286,7 @@ def make(folder: Path) -> tuple[Path, Path]:
 
     atlas = folder / "atlas"
     made = []
-    for models in (["mat2vec", "morgan"], ["mat2vec", "morgan", "magpie"]):
+    for models in (["chgnet-0.3.0", "mat2vec"], ["chgnet-0.3.0", "mat2vec", "magpie"]):
         report = build(atlas, models=models, sets=["g2", "elements"], workers=0)
         assert not report.failed, report.failed
         made.append(release(atlas, out=folder / "releases").path)
@@ -319,7 +319,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         first, second = make(folder)
-        bench = Bench(folder, first, second, part=("mat2vec", "g2", "embedding"))
+        bench = Bench(folder, first, second, part=("chgnet-0.3.0", "elements", "conv_4"))
         runs = []
         for seed in range(args.seed, args.seed + args.runs):
             runs.append(bench.run(seed))
