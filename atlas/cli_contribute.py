@@ -83,6 +83,7 @@ def contribute_check(
 ) -> None:
     """Build a contribution and check what CI checks; writes report.md. Exits 1 if one fails."""
     from . import contribute
+    from .builders.contribute.folder import open_contribution
 
     with ProgressReporter(quiet=as_json) as reporter:
         if pull_request is not None:
@@ -96,7 +97,7 @@ def contribute_check(
             if path is None:
                 raise AtlasError("PATH is missing: give a contribution folder or a card")
             names = [n for value in sets or [] for n in value.replace(",", " ").split()]
-            folder = work or (path if path.is_dir() else path.parent)
+            folder = open_contribution(path, work=work).work
             report = contribute.check(
                 path,
                 against=against,
@@ -116,9 +117,14 @@ def contribute_check(
             mend = f"\n      -> {one.mend}" if one.mend else ""
             print(f"{one.outcome:8}{one.name}: {one.evidence}{mend}")
         state = "all checks passed" if report.ok else "not ready"
-        print(f"{report.model}: {state}; report: {folder / 'report.md'}")
+        print(f"{report.model}: {state}; report: {_short(folder / 'report.md')}")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 @contribute_app.command(

@@ -15,7 +15,7 @@ from ...registry.archive import Atlas, open_atlas
 from ...registry.unit import Unit
 from ...registry.validate import validate
 from ...schemas.archive import PARQUET, REASONS, STORE
-from ...schemas.cards import ModelCard
+from ...schemas.cards import ModelCard, read_plain
 from ...schemas.errors import AtlasError
 from .folder import BROUGHT, Contribution, open_choices
 from .report import Report, Rows
@@ -33,6 +33,7 @@ SPDX = "# SPDX-License-Identifier:"
 def check_card(report: Report, contribution: Contribution) -> ModelCard | None:
     """The card under the schema, every choice made; None stops what needs a card."""
     try:
+        read_plain(contribution.card_path)
         choices = [c for path in contribution.sources() for c in open_choices(path)]
         if choices:
             mend = "fill in every place that says CHOOSE"

@@ -53,23 +53,33 @@ class Contribution:
 
     @property
     def module(self) -> str:
-        """Module of the adapter, as the card says; empty where it says none."""
-        return str(read_plain(self.card_path).get("adapter", "")).partition(":")[0]
+        """Module of the adapter, as the card says; empty where it says none, or is unreadable."""
+        try:
+            module = str(read_plain(self.card_path).get("adapter", "")).partition(":")[0]
+        except CardError:
+            return ""
+        return module if module.isidentifier() else ""
 
     @property
     def adapter_path(self) -> Path | None:
-        """The adapter, where it lies beside the card."""
-        return _there(self.folder / f"{self.module}.py")
+        """The adapter: beside the card, or where the code repository has it."""
+        adapters = self._repository / "builders/adapters" if self.in_registry else self.folder
+        return _there(adapters / f"{self.module}.py")
 
     @property
     def test_path(self) -> Path | None:
-        """The test, where it lies beside the card."""
-        return _there(self.folder / f"test_{self.module}.py")
+        """The adapter's test: beside the card, or where the code repository has it."""
+        tests = self._repository / "tests/builders/adapters" if self.in_registry else self.folder
+        return _there(tests / f"test_{self.module}.py")
 
     @property
     def in_registry(self) -> bool:
-        """Whether the card is one of the registry's own, in place."""
+        """Whether the card is in place in the code repository."""
         return self.folder.parent.name == "models" and self.folder.parents[1].name == "registry"
+
+    @property
+    def _repository(self) -> Path:
+        return self.folder.parents[2]
 
     def sources(self) -> list[Path]:
         """What its author wrote."""
@@ -109,7 +119,8 @@ def open_contribution(path: Path, *, work: Path | None = None) -> Contribution:
     Parameters
     ----------
     work:
-        Where embeddings and reports go; by default beside the card.
+        Where embeddings and reports go; by default beside the card, or ``out/contribute/<id>`` for
+        a card in the code repository.
 
     Raises
     ------
@@ -125,7 +136,10 @@ def open_contribution(path: Path, *, work: Path | None = None) -> Contribution:
         card = cards[0]
     elif path.suffix != ".yaml" or not path.is_file():
         raise CardError(f"{path}: no card there; run: matteratlas contribute new {path.stem}")
-    return Contribution(card.resolve(), (work or card.parent).resolve())
+    found = Contribution(card.resolve(), (work or card.parent).resolve())
+    if work is None and found.in_registry:
+        return Contribution(found.card_path, Path(f"out/contribute/{card.stem}").resolve())
+    return found
 
 
 def open_choices(path: Path) -> list[str]:
