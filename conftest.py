@@ -8,6 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 #: Enough for every page: a learned crystal model, a table, a fingerprint, the random baseline.
 MODELS = ["chgnet-0.3.0", "mat2vec", "morgan", "soap", "random-128"]
+#: Pages whose commands speak to a Hub.
+HUB_PAGES = {"publish.md", "pull.md"}
 
 
 def _run_console(example: Any) -> str | None:
@@ -52,14 +56,41 @@ def documented_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def _hub(folder: Path) -> Iterator[None]:
+    """A Hub on loopback that all clients take for the real one, with a release of the atlas."""
+    sys.path.insert(0, str(Path(__file__).parent / "tests"))
+    from servers.hub import HubServer
+    from servers.hub_client import connected
+
+    from matteratlas.builders.release import release
+
+    made = release(folder / "out" / "starter", out=folder / "published").path
+    files = {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    shutil.rmtree(folder / "published")
+    with (
+        HubServer() as hub,
+        connected(hub, home=folder / "hf-home"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("MATTERATLAS_CACHE", str(folder / "cache"))
+        hub.create("matteratlas/matteratlas", files)
+        head = hub.head("matteratlas/matteratlas")
+        hub.repo("matteratlas/matteratlas").refs["refs/tags/v1.0.0"] = head
+        yield
+
+
 @pytest.fixture(scope="module")
-def page_folder(documented_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A page runs in a folder of its own that holds the atlas."""
+def page_folder(
+    documented_atlas: Path, tmp_path_factory: pytest.TempPathFactory, request: Any
+) -> Any:
+    """A page runs in a folder of its own that holds the atlas; some have a Hub to speak to."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(documented_atlas / "out", folder / "out")
     before = Path.cwd()
     os.chdir(folder)
-    yield folder
+    with _hub(folder) if request.path.name in HUB_PAGES else nullcontext():
+        yield folder
     os.chdir(before)
 
 
