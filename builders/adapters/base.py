@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import resource
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -309,7 +310,7 @@ def load_here(card: ModelCard, *, device: str = "cpu") -> Adapter:
         The family's package is not installed.
     """
     module_name, _, class_name = card.adapter.partition(":")
-    _open_contributions()
+    _open_contributions(module_name)
     try:
         module = importlib.import_module(f".{module_name}", __package__)
     except ModuleNotFoundError as error:
@@ -324,12 +325,23 @@ def load_here(card: ModelCard, *, device: str = "cpu") -> Adapter:
     return _construct(cls, card, device)
 
 
-def _open_contributions() -> None:
-    """Let adapters of contributed folders be found, after all of this package's own."""
+#: Contributed folders that adapters were looked for in.
+_opened: set[str] = set()
+
+
+def _open_contributions(module_name: str) -> None:
+    """Let adapters of contributed folders be found, after all of this package's own.
+
+    They are read anew each time: their authors are at work on them.
+    """
     package = importlib.import_module(str(__package__))
-    for folder in map(str, contributed_folders()):
-        if folder not in package.__path__:
-            package.__path__.append(folder)
+    own, folders = Path(__file__).parent, [str(f) for f in contributed_folders()]
+    package.__path__[:] = [p for p in package.__path__ if p not in _opened] + folders
+    _opened.update(folders)
+    name = f"{__package__}.{module_name}"
+    held = sys.modules.get(name)
+    if held is not None and Path(str(held.__file__)).parent != own:
+        del sys.modules[name]
     importlib.invalidate_caches()
 
 
