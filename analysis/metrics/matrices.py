@@ -79,7 +79,8 @@ def covariance(matrices: Sequence[Matrix], n: int, *, unbiased: bool) -> Floats:
             tile = matrix(rows)
             raw[index] += np.vdot(tile, tile)
             if rows.start == 0:
-                shift[index] = tile.mean()
+                own = tile[here, here].sum() if unbiased else 0.0
+                shift[index] = (tile.sum() - own) / (tile.size - here.size * unbiased)
             tile -= shift[index]
             if unbiased:
                 tile[here, here + rows.start] = 0.0
