@@ -26,7 +26,7 @@ from .registry.archive import Atlas, open_atlas
 from .registry.contributed import contributed
 from .registry.tables import table_version
 from .schemas.cards import ModelCard
-from .schemas.errors import ArchiveError, AtlasError
+from .schemas.errors import ArchiveError, AtlasError, SourceError
 from .schemas.progress import Reporter, Silent
 
 #: Rows compared with each chart of the reference, neighbours, and null draws.
@@ -119,23 +119,21 @@ def check_pull_request(
     report = Report(model=f"pull request {number}", version="", digest=_NOTHING, commit=head)
     try:
         contribution, found = take(repo, number, out)
-    except (AtlasError, ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, AtlasError) and error.exit_code == 7:
-            raise  # the network, not the proposal
+        report.model, report.commit = contribution.model_id, found.head
+        report.add("files", "pass", f"{len(found.added)} new files of one model, none changed")
+        card = checks.check_card(report, contribution)
+        if card is not None:
+            checks.check_licences(report, card)
+            with _known(contribution):
+                reference = open_atlas(f"hf://datasets/{repo}@{hub_contribute.head_of(repo)}")
+                _check_data(report, contribution, card, reference, run=False, reporter=reporter)
+        report.digest = contribution.digest()
+    except SourceError:
+        raise  # the network, not the proposal
+    except Exception as error:  # made to break readers, or this one's fault
         text = str(error) if isinstance(error, AtlasError) else f"{type(error).__name__}: {error}"
         report.add("files", "fail", text, "propose again with: matteratlas contribute submit")
-        report.write(out)
-        return report
-    report.model, report.commit = contribution.model_id, found.head
-    report.add("files", "pass", f"{len(found.added)} new files of one model, none changed")
-    card = checks.check_card(report, contribution)
-    if card is not None:
-        checks.check_licences(report, card)
-        with _known(contribution):
-            reference = open_atlas(f"hf://datasets/{repo}@{hub_contribute.head_of(repo)}")
-            _check_data(report, contribution, card, reference, run=False, reporter=reporter)
-    report.digest = contribution.digest()
-    report.write(contribution.work)
+    report.write(out)
     return report
 
 
