@@ -85,7 +85,17 @@ class Atlas(Contents):
         if model not in self._units:
             state = self._moving(f"{STORE}/{model}/zarr.json")
             sha256 = state["sha256"] if state else entry["metadata_sha256"]
-            self._units[model] = open_units(self.files, model, sha256=sha256)
+            held = open_units(self.files, model, sha256=sha256)
+            for name, said in entry["units"].items():
+                record = held[name].record if name in held else None
+                if record is None or (record.layers, record.rows) != (
+                    entry["layers"], said["rows"]
+                ):  # fmt: skip
+                    raise ArchiveError(
+                        f"{self.location}: the index says of '{model}' on '{name}' what its "
+                        "metadata do not; run: matteratlas validate"
+                    )
+            self._units[model] = held
         return self._units[model][set_id]
 
     def _declared(self, path: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ in here, and what a complete commit record vouches for.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +37,14 @@ from .index import (
     write_json,
 )
 from .tables import MODELS, SETS, table_version, write_table
-from .unit import Documents, Unit, grouped_documents, unit_documents
+from .unit import (
+    Documents,
+    Unit,
+    grouped_documents,
+    read_document,
+    unit_documents,
+    unit_record,
+)
 
 
 @dataclass
@@ -141,7 +147,7 @@ def place_unit(
         change.moves[MODELS] = cards
     held = vouched_units(root, change.index, model)
     documents = unit_documents(group)
-    record = UnitRecord.model_validate(documents[""]["attributes"]["matemb"])
+    record = unit_record(documents, where=f"{model}/{set_id}")
     change.units[model] = {**held, set_id: documents}
     change.known = {f.path: f.model_dump(exclude={"path"}) for f in record.files}
     change.moves[f"{PARQUET}/{model}/{set_id}.parquet"] = twin
@@ -171,7 +177,7 @@ def vouched_units(
         path = f"{STORE}/{model}/zarr.json"
         state = current_state(Files(str(root)), index, path)
         if state is not None:
-            document = json.loads((root / path).read_bytes())
+            document = read_document(root / path)
             units = grouped_documents(document, where=f"{root}/{path}")
             found = {s: d for s, d in units.items() if s in listed}
         else:  # damaged: the units' own metadata will do if they give the very file back
@@ -194,7 +200,7 @@ def sound_unit(root: Path, index: Mapping[str, Any], model: str, set_id: str) ->
     documents = vouched_units(root, index, model).get(set_id)
     if documents is None or documents != complete_unit(root, model, set_id):
         return None
-    return UnitRecord.model_validate(documents[""]["attributes"]["matemb"])
+    return unit_record(documents, where=f"{model}/{set_id}")
 
 
 def complete_unit(root: Path, model: str, set_id: str) -> Documents | None:

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..schemas.errors import ArchiveError
+from ..schemas.index import check_analysis
+from ..schemas.names import check_texts, is_portable
 from ..schemas.scores import ANALYSIS
 from ..schemas.structures import Structure, structure_from_row
 from .files import Files
 from .index import PENDING, current_state, read_index, unseal
-from .tables import MODELS, SETS, link_sets
+from .tables import MODELS, SETS, UNREADABLE, check_size, link_sets
 
 #: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
 GEOMETRY = ("numbers", "positions", "cell", "pbc", "backbone")
@@ -56,8 +58,17 @@ class Contents:
         ArchiveError
             The atlas has no such table, or it is damaged.
         """
-        frame = self._arrow(path, columns=columns).to_pandas()
-        return frame.astype({c: "Int64" for c in ("multiplicity",) if c in frame})
+        try:
+            frame = self._arrow(path, columns=columns).to_pandas(ignore_metadata=True)
+            return frame.astype({c: "Int64" for c in ("multiplicity",) if c in frame})
+        except UNREADABLE as error:
+            raise self._unlike(path, error) from error
+
+    def _unlike(self, path: str, error: Exception) -> ArchiveError:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        return ArchiveError(
+            f"{self.location}/{path}: not the table it should be ({text}); fetch or build it again"
+        )
 
     def _arrow(
         self, path: str, *, columns: Sequence[str] | None = None, without: Sequence[str] = ()
@@ -85,8 +96,9 @@ class Contents:
                 source,
                 pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as table,
             ):
+                check_size(table.metadata, size=declared["bytes"])
                 yield table
-        except (OSError, pa.ArrowException) as error:
+        except (*UNREADABLE, KeyError) as error:
             text = " ".join(str(error).split())[:160]
             raise ArchiveError(
                 f"{self.location}/{path}: damaged ({text}); fetch or build it again"
@@ -135,7 +147,9 @@ class Contents:
             return {}  # not analysed yet, or not to the end: no table is declared
         where = f"{self.location}/{ANALYSIS}"
         mend = f"run: matteratlas analyze {self.location}"
-        return dict(unseal(data, where=where, mend=mend).get("tables", {}))
+        record = unseal(data, where=where, mend=mend)
+        check_analysis(record, where=where, mend=mend)
+        return dict(record["tables"])
 
     @cached_property
     def units(self) -> pd.DataFrame:
@@ -162,12 +176,25 @@ class Contents:
     def models(self) -> pd.DataFrame:
         """One row a model held."""
         totals = self.units.groupby("model")[["rows", "embedded"]].sum()
-        return self.table(MODELS).merge(totals, left_on="id", right_index=True)
+        cards = self._cards(MODELS)
+        return cards.merge(totals, left_on="id", right_index=True)
 
     @cached_property
     def sets(self) -> pd.DataFrame:
         """One row a stratum of every set held."""
-        return self.table(SETS)
+        return self._cards(SETS)
+
+    def _cards(self, path: str) -> pd.DataFrame:
+        """A table of cards, which names what it describes and shows what it says."""
+        cards = self.table(path)
+        try:
+            for card_id in cards["id"] if len(cards) else ():
+                if not (isinstance(card_id, str) and is_portable(card_id)):
+                    raise ValueError(f"id {card_id!r:.60} is none")
+            check_texts(cards.to_dict("list"))
+        except (KeyError, ValueError) as error:
+            raise self._unlike(path, error) from error
+        return cards
 
     @cached_property
     def structures(self) -> pd.DataFrame:
@@ -188,8 +215,20 @@ class Contents:
         return list(dict.fromkeys(self.sets["id"]))
 
     def _structures(self, set_id: str) -> pd.DataFrame:
-        frame = self._arrow(f"structures/{set_id}.parquet", without=GEOMETRY).to_pandas()
-        return frame.astype({"multiplicity": "Int64"})
+        path = f"structures/{set_id}.parquet"
+        try:
+            frame = self._arrow(path, without=GEOMETRY).to_pandas(ignore_metadata=True)
+            absent = {"id", "set", "stratum", "kind"} - set(frame)
+            if absent or len(set(frame)) < frame.shape[1]:
+                raise ValueError(f"columns {sorted(absent)} are absent, or some are there twice")
+            for name in ("id", "set"):
+                if not frame[name].map(lambda v: isinstance(v, str)).all():
+                    raise ValueError(f"column '{name}' is no text")
+            if not frame["id"].is_unique or set(frame["set"]) - {set_id}:
+                raise ValueError("ids twice, or rows of another set")
+            return frame.astype({"multiplicity": "Int64"})
+        except (*UNREADABLE, KeyError) as error:
+            raise self._unlike(path, error) from error
 
     def structure(self, structure_id: str) -> Structure:
         """One structure with its coordinates.
@@ -209,7 +248,10 @@ class Contents:
                     size = table.metadata.row_group(group).num_rows
                     if row < size:
                         (found,) = table.read_row_group(group).slice(row, 1).to_pylist()
-                        return structure_from_row(found)
+                        try:
+                            return structure_from_row(found)
+                        except (*UNREADABLE, KeyError) as error:
+                            raise self._unlike(path, error) from error
                     row -= size
         raise ArchiveError(f"{self.location}: no structure '{structure_id}'; see Atlas.structures")
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..schemas.errors import ArchiveError
+from ..schemas.errors import ArchiveError, of_sound_data
 from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from .compare import RowChanges, TableRows, compare_tables, compare_units
 from .files import Files
@@ -90,6 +90,11 @@ def diff(old: str | Path, new: str | Path) -> ReleaseDiff:
     ArchiveError
         One of them is no atlas, or a file that has to be read is damaged.
     """
+    with of_sound_data(f"{old} or {new}", "run: matteratlas validate on each"):
+        return _diff(old, new)
+
+
+def _diff(old: str | Path, new: str | Path) -> ReleaseDiff:
     a, b = _Side(old), _Side(new)
     out = ReleaseDiff(
         old=a.files.location,

@@ -7,8 +7,10 @@ The Hub's own client does it, so access tokens are taken from where that client 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,18 @@ GROUP_FILES, GROUP_BYTES = 128, 2**30
 
 #: What the client raises over an answer that is not the Hub's.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+
+
+class _NoQueries(logging.Filter):
+    """What the client logs of a try that failed, without signatures in its addresses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record stays."""
+        record.msg, record.args = re.sub(r"\?[^\s'\"<>)]*", "", record.getMessage()), ()
+        return True
+
+
+_NO_QUERIES = _NoQueries()
 
 
 class MovedError(SourceError):
@@ -61,6 +75,7 @@ class Remote:
 
         if hub.offline():
             raise SourceError(f"{dataset}: HF_HUB_OFFLINE forbids the Hub; unset it to push")
+        logging.getLogger("huggingface_hub.utils._http").addFilter(_NO_QUERIES)
         endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self.dataset = dataset
         self.page = f"{endpoint}/datasets/{dataset}"

@@ -26,12 +26,14 @@ from ..schemas.archive import (
     UnitRecord,
     check_format,
 )
+from ..schemas.documents import parse_json
 from ..schemas.errors import ArchiveError
+from ..schemas.index import check_index
 from . import catalog
 from .files import Files
 from .hub import sha256_of
 from .tables import MODELS, SETS, table_version, write_table
-from .unit import Documents, open_unit, unit_documents
+from .unit import Documents, open_unit, unit_documents, unit_record
 
 #: Key that holds the hash of all the other keys.
 SEAL = "sha256"
@@ -60,7 +62,7 @@ def unseal(data: bytes, *, where: str, mend: str = "restore the file") -> dict[s
         It is not JSON, or its content is not the one that was sealed.
     """
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError as error:
         raise ArchiveError(f"{where}: not JSON ({error}); {mend}") from error
     if not isinstance(content, dict) or content.get(SEAL) != seal(content)[SEAL]:
@@ -95,13 +97,16 @@ def read_index(files: Files) -> dict[str, Any]:
         )
     data = files.read(ATLAS_FILE)
     try:
-        found = json.loads(data)
+        found = parse_json(data)
     except ValueError as error:
         raise ArchiveError(f"{where}: not JSON ({error}); restore the file") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ArchiveError(f"{where}: not a {FORMAT} archive; give another folder")
     check_format(str(found.get("format_version")), where=where)
-    return unseal(data, where=where)
+    if found.get(SEAL) != seal(found)[SEAL]:
+        raise ArchiveError(f"{where}: altered since it was written; restore the file")
+    check_index(found, where=where)
+    return found
 
 
 def start_index(root: Path, *, version: str = UNRELEASED) -> None:
@@ -205,9 +210,7 @@ def model_entry(root: Path, model_id: str) -> dict[str, Any] | None:
 
 def model_entry_of(units: Mapping[str, Documents], metadata_sha256: str) -> dict[str, Any]:
     """What the index says of a model with these units."""
-    records = {
-        s: UnitRecord.model_validate(d[""]["attributes"]["matemb"]) for s, d in units.items()
-    }
+    records = {s: unit_record(d, where=s) for s, d in units.items()}
     first = records[min(records)]
     return {
         "version": first.model_version,

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,10 +27,13 @@ import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
 from ..schemas.archive import FORMAT_VERSION, MANIFEST, check_format
+from ..schemas.documents import parse_json
 from ..schemas.errors import ArchiveError
 from ..schemas.manifest import HOST_FILES, MANIFEST_TABLE, place_of
+from ..schemas.names import check_texts
 from .digest import table_digest
 from .hub import sha256_of
+from .tables import UNREADABLE, check_size
 
 #: Packages that decide the bytes of a release.
 TOOLS: tuple[str, ...] = ("matteratlas", "numcodecs", "numpy", "pyarrow", "zarr")
@@ -37,6 +41,8 @@ TOOLS: tuple[str, ...] = ("matteratlas", "numcodecs", "numpy", "pyarrow", "zarr"
 ABOUT, SEAL = "matteratlas", "matteratlas.sha256"
 #: Stands in the seal's place while the seal is computed.
 BLANK = "0" * 64
+#: A version or a hash.
+_WORD = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}")
 
 _SCHEMA = pa.schema(
     [
@@ -209,12 +215,19 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         keys = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
-        seal, about = keys[SEAL], json.loads(keys[ABOUT])
+        check_size(file.metadata, size=len(data))
+        seal, about = keys[SEAL], parse_json(keys[ABOUT])
         if len(seal) != len(BLANK) or _unsealed(data, seal) != seal:
             raise ArchiveError(f"{where}: altered since it was written; {mend}")
-        table = file.read().to_pandas()
-        check_format(about["format_version"], where=where)
-        parent = about["parent"] and Parent(**about["parent"])
+        table = file.read().to_pandas(ignore_metadata=True)
+        check_format(str(about["format_version"]), where=where)
+        parent = None if about["parent"] is None else Parent(**about["parent"])
+        said = [about["version"], *([parent.version, parent.manifest_sha256] if parent else [])]
+        if not all(isinstance(text, str) and _WORD.fullmatch(text) for text in said):
+            raise ValueError(f"version {said[0]!r:.60} or its parent's is none")
+        if not all(isinstance(text, str) for pair in about["tools"].items() for text in pair):
+            raise ValueError("tools without versions")
+        check_texts(about["tools"])
         manifest = Manifest(
             version=about["version"],
             format_version=about["format_version"],
@@ -224,8 +237,9 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
             sha256=hashlib.sha256(data).hexdigest(),
         )
     except SchemaError as error:
-        raise ArchiveError(f"{where}: {str(error).splitlines()[0]}; {mend}") from error
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        text = str(error).splitlines()[0][:200].encode("ascii", "backslashreplace").decode()
+        raise ArchiveError(f"{where}: {text}; {mend}") from error
+    except (*UNREADABLE, KeyError) as error:
         raise ArchiveError(f"{where}: not a manifest ({error}); {mend}") from error
     return manifest
 

@@ -11,6 +11,7 @@ other readers (zarr-python, tensorstore) read the same bytes.
 from __future__ import annotations
 
 import base64
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +24,18 @@ import numpy as np
 from numcodecs import blosc, zstd
 from numcodecs.vlen import VLenUTF8
 
-from ..schemas.archive import CHECKSUMS
+from ..schemas.archive import CHECKSUMS, CHUNK_ROWS, COLUMN_CHUNK_ROWS, MAX_DIM
 from ..schemas.errors import ArchiveError
 from .files import Files
 
 _ABSENT = np.uint64(2**64 - 1)
 _STRINGS = VLenUTF8()
+#: Types of values, how they become bytes, and what packs those: as the writer has them.
+_TYPES = frozenset({"string", "uint16", "int64", "float64", "float32", "float16"})
+_CODEC = {True: "vlen-utf8", False: "bytes"}
+_PACKERS = ("blosc", "zstd")
+#: Bytes a text of a column has at most, on the average of a chunk.
+MOST_TEXT = 4096
 
 
 class ShardedArray:
@@ -57,19 +64,38 @@ class ShardedArray:
         try:
             self.shape: tuple[int, ...] = tuple(int(n) for n in metadata["shape"])
             text = metadata["data_type"]
+            if text not in _TYPES:
+                raise ValueError(f"data type {str(text)[:20]!r}")
             self.dtype = np.dtype(object) if text == "string" else np.dtype(text)
             (codec,) = metadata["codecs"]
             settings = codec["configuration"]
-            self.shard_rows = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-            self.chunk_rows = int(settings["chunk_shape"][0])
+            shard = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+            chunk = settings["chunk_shape"]
+            if [*shard[1:], *chunk[1:]] != [*self.shape[1:]] * 2 or len(self.shape) not in (1, 2):
+                raise ValueError("chunks that are no whole rows")
+            self.shard_rows, self.chunk_rows = int(shard[0]), int(chunk[0])
+            if not 0 < self.chunk_rows <= self.shard_rows or self.shard_rows % self.chunk_rows:
+                raise ValueError("shards that are no whole chunks")
+            # What one chunk unpacks to is bounded, whatever its metadata say.
+            most = COLUMN_CHUNK_ROWS if self.ndim == 1 else CHUNK_ROWS[1]
+            if (
+                self.chunk_rows > most
+                or min(self.shape) < 0
+                or max(self.shape[1:], default=1) > MAX_DIM
+            ):
+                raise ValueError("chunks larger than the format's")
             self._codecs = [c["name"] for c in settings["codecs"]]
             self.attributes: dict[str, Any] = dict(metadata["attributes"])
             tags = self.attributes[CHECKSUMS]
             if codec["name"] != "sharding_indexed" or settings["index_location"] != "end":
                 raise ValueError("not sharded as the format says")
-            if self._codecs[-1] != "crc32c" or len(self._codecs) != 3:
-                raise ValueError("chunks carry no checksum")
-            self._tags = [np.frombuffer(base64.b64decode(t), dtype="<u4") for t in tags]
+            if self._codecs not in ([_CODEC[text == "string"], c, "crc32c"] for c in _PACKERS):
+                raise ValueError("chunks packed otherwise, or without a checksum")
+            if self.shards > len(tags):
+                raise ValueError(f"{CHECKSUMS} does not fit the shape")
+            self._tags = [
+                np.frombuffer(base64.b64decode(t, validate=True), dtype="<u4") for t in tags
+            ]
             self._declared = [declared[f"{path}/{self._key(s)}"] for s in range(self.shards)]
             if len(tags) != self.shards or any(len(t) != 1 + 2 * self.slots for t in self._tags):
                 raise ValueError(f"{CHECKSUMS} does not fit the shape")
@@ -80,7 +106,7 @@ class ShardedArray:
             for (size, _), edges in zip(self._declared, self._edges, strict=True):
                 if size != edges[-1] + width:
                     raise ValueError(f"{CHECKSUMS} does not fit the files")
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
             raise ArchiveError(
                 f"{files.location}/{path}: its metadata is damaged or foreign "
                 f"({type(error).__name__}: {error}); build the unit again"
@@ -182,7 +208,7 @@ class ShardedArray:
             a, b = max(first, start), min(first + self.chunk_rows, stop)
             target = out[a - start : b - start]
             if len(target) == self.chunk_rows and self._codecs[:2] == ["bytes", "blosc"]:
-                self._guard(partial(blosc.decompress, body, target), shard)
+                self._guard(partial(self._unblosc, body, target), shard)
             else:
                 target[...] = self._decode(body, shard)[a - first : b - first]
 
@@ -222,11 +248,39 @@ class ShardedArray:
 
     def _decode(self, body: memoryview, shard: int) -> np.ndarray:
         """Values of a chunk, which is whole also where the array ends inside it."""
-        unpack = blosc if self._codecs[1] == "blosc" else zstd
-        return np.asarray(self._guard(lambda: self._values(unpack.decompress(bytes(body))), shard))
+        unpack = self._unblosc if self._codecs[1] == "blosc" else self._unzstd
+        return np.asarray(self._guard(lambda: self._values(unpack(body)), shard))
+
+    @property
+    def _raw(self) -> int:
+        """Bytes a chunk unpacks to; of texts the most."""
+        if self.dtype.hasobject:
+            return 4 + self.chunk_rows * MOST_TEXT
+        return self.chunk_rows * math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def _unblosc(self, body: memoryview, target: np.ndarray | None = None) -> Any:
+        """Unpack, once the sizes in the header are those that must be: the library trusts them."""
+        head = bytes(body[:16])
+        sizes = [int.from_bytes(head[i : i + 4], "little") for i in (4, 8, 12)]
+        if len(head) < 16 or sizes[0] != self._raw or sizes[2] != len(body):
+            raise ValueError("its size is not that of a chunk")
+        if not 0 < sizes[1] <= max(sizes[0], 1) or head[3] != self.dtype.itemsize:
+            raise ValueError("its header is not that of a chunk")
+        return blosc.decompress(bytes(body)) if target is None else blosc.decompress(body, target)
+
+    def _unzstd(self, body: memoryview) -> bytes:
+        size = _zstd_size(bytes(body[:18]))
+        if size is None or size > self._raw or (size != self._raw and not self.dtype.hasobject):
+            raise ValueError("its size is not that of a chunk")
+        return bytes(zstd.decompress(bytes(body)))
 
     def _values(self, raw: bytes) -> np.ndarray:
         if self.dtype.hasobject:
+            # The count comes first, and the library makes room for as many before it looks on.
+            if int.from_bytes(raw[:4], "little") != self.chunk_rows or len(raw) < 4 * (
+                1 + self.chunk_rows
+            ):
+                raise ValueError("its count of texts is not that of a chunk")
             return np.asarray(_STRINGS.decode(raw), dtype=object)
         kind = self.dtype.newbyteorder("<")
         return np.frombuffer(raw, dtype=kind).reshape(self.chunk_rows, *self.shape[1:])
@@ -249,6 +303,23 @@ class ShardedArray:
         for start in range(0, self.shape[0], step):
             rows = slice(start, min(start + step, self.shape[0]))
             yield rows, self.read(rows.start, rows.stop)
+
+
+def _zstd_size(head: bytes) -> int | None:
+    """Bytes that a zstd frame says it unpacks to (RFC 8878, section 3.1.1.1); None if it does not.
+
+    The library makes room for as many before it looks at the rest.
+    """
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    flags = head[4]
+    single, width = bool(flags & 0x20), (0, 2, 4, 8)[flags >> 6]
+    if single and not width:
+        width = 1
+    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    if not width or len(head) < start + width:
+        return None
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 def checksums(path: Path, slots: int) -> str:

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
 
 from ..schemas.archive import ATLAS_FILE, PARQUET, STORE
 from ..schemas.errors import ArchiveError
+from ..schemas.index import check_analysis
 from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from ..schemas.structures import STRUCTURE_TABLE
 from .files import Files
 from .hub import sha256_of
 from .index import PENDING, canonical, current_state, unseal
-from .tables import MODELS, read_structures_table
+from .tables import MODELS, check_size, read_structures_table
 
 
 @dataclass
@@ -106,7 +108,8 @@ class TableChecks:
             record = unseal(data, where=ANALYSIS, mend="run matteratlas analyze again")
             if data != canonical(record):
                 self.fault(f"{ANALYSIS}: not as it was written; run matteratlas analyze again")
-            listed = dict(record.get("tables", {}))
+            check_analysis(record, where=ANALYSIS, mend="run matteratlas analyze again")
+            listed = dict(record["tables"])
         except ArchiveError as error:
             tables = sorted((self.root / "scores").glob("*.parquet"))
             if (self.root / ANALYSIS).exists():
@@ -130,6 +133,8 @@ class TableChecks:
         if declared is not None and not self.file(name, declared, f"run matteratlas {verb} again"):
             return None
         try:
+            with pq.ParquetFile(self.root / name) as file:
+                check_size(file.metadata, size=(self.root / name).stat().st_size)
             read = read_structures_table if name.startswith("structures/") else pd.read_parquet
             table = read(self.root / name)
         except FileNotFoundError:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from ..schemas.archive import (
     nodes_name,
     shard_rows,
 )
+from ..schemas.documents import parse_json
 from ..schemas.errors import ArchiveError
+from ..schemas.names import is_portable_path
 from .files import Files
 from .shards import ShardedArray
 
@@ -42,17 +43,19 @@ class Unit:
         """Take the unit at ``path``; ``documents`` are metadata by name, "" for the group."""
         self.path = path
         where = f"{files.location}/{path}/zarr.json"
-        try:
-            self.record = UnitRecord.model_validate(documents[""]["attributes"]["matemb"])
-        except (KeyError, TypeError, ValidationError) as error:
-            text = " ".join(str(error).split())[:160]
-            raise ArchiveError(
-                f"{where}: no readable commit record ({text}); build the unit again"
-            ) from error
+        self.record = unit_record(documents, where=where)
         check_format(self.record.format_version, where=where)
         own = f"{self.record.model}/{self.record.structure_set}"
         if path != f"{STORE}/{own}":
             raise ArchiveError(f"{where}: holds the unit '{own}'; rename its folder back")
+        strangers = self.record.strangers()
+        if strangers:
+            raise ArchiveError(
+                f"{where}: file {strangers[0]}: leaves the atlas, or is none of this unit; its "
+                "record is not to be trusted, build the unit again"
+            )
+        if self.record.default_layer not in self.record.layers:
+            raise ArchiveError(f"{where}: its default layer is none; build the unit again")
         # What a record gives digests of is what was written: not an array more or less.
         wanted, found = set(self.record.content) - {"reasons"}, {n for n in documents if n}
         if wanted != found:
@@ -65,6 +68,34 @@ class Unit:
             for name, document in documents.items()
             if name
         }
+        self._check_arrays(where)
+
+    def _check_arrays(self, where: str) -> None:
+        """Every array is one that a unit may have, of the type and size its record implies."""
+        rows, kind = self.record.rows, self.record.precision.data_type
+        wanted: dict[str, tuple[tuple[int | None, ...], str]] = {
+            "structure_id": ((rows,), "object"),
+            "reason": ((rows,), "uint16"),
+            "energy": ((rows,), "float64"),
+            "row_size": ((rows,), "int64"),
+        }
+        for layer, dim in self.record.layers.items() if self.record.embedded else ():
+            wanted[layer] = ((rows, dim), kind)
+            wanted[nodes_name(layer)] = ((None, dim), kind)
+        needed = {"structure_id", *(self.record.layers if self.record.embedded else ())}
+        odd = sorted((set(self.arrays) - set(wanted)) | (needed - set(self.arrays)))
+        for name, array in self.arrays.items():
+            shape, dtype = wanted.get(name, (array.shape, str(array.dtype)))
+            fits = len(shape) == array.ndim and all(
+                n in (None, m) for n, m in zip(shape, array.shape, strict=True)
+            )
+            if not fits or str(array.dtype) != dtype:
+                odd.append(name)
+        if odd:
+            raise ArchiveError(
+                f"{where}: array '{odd[0]}' is absent, foreign, or not of the shape and type its "
+                f"record of {rows} structures says; build the unit again"
+            )
 
     def __len__(self) -> int:
         return self.record.rows
@@ -77,7 +108,13 @@ class Unit:
         """Why each row is missing, object array; "" when embedded."""
         texts = np.array(self.record.reasons or [""], dtype=object)
         if "reason" in self.arrays:
-            return texts[self.arrays["reason"].read(start, stop)]
+            codes = self.arrays["reason"].read(start, stop)
+            if codes.size and codes.max() >= len(texts):
+                raise ArchiveError(
+                    f"{self.path}/reason: code {codes.max()} of {len(texts)} reasons; "
+                    "build the unit again"
+                )
+            return texts[codes]
         return np.full(len(range(*slice(start, stop).indices(len(self)))), texts[0], dtype=object)
 
     def energy(self, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -86,7 +123,15 @@ class Unit:
 
     def row_size(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Nodes of each structure, int64; 0 where no node vectors are kept."""
-        return self._column("row_size", 0, np.int64, start, stop)
+        sizes: np.ndarray = self._column("row_size", 0, np.int64, start, stop)
+        # As many nodes as the arrays hold, were they all one row's.
+        held = max((len(a) for n, a in self.arrays.items() if n.endswith(".nodes")), default=0)
+        if sizes.size and not (sizes.min() >= 0 and sizes.max() <= held):
+            raise ArchiveError(
+                f"{self.path}/row_size: counts that are none, or more nodes than there are; "
+                "build the unit again"
+            )
+        return sizes
 
     def _column(self, name: str, absent: Any, dtype: Any, start: int, stop: int | None) -> Any:
         if name in self.arrays:
@@ -109,6 +154,23 @@ class Unit:
         if layer not in self.arrays:
             return {}
         return dict(self.arrays[layer].attributes["matemb"])
+
+
+def unit_record(documents: Mapping[str, Any], *, where: str) -> UnitRecord:
+    """The commit record among a unit's metadata documents.
+
+    Raises
+    ------
+    ArchiveError
+        There is none, or it says what no record says.
+    """
+    try:
+        return UnitRecord.model_validate(documents[""]["attributes"]["matemb"])
+    except (KeyError, TypeError, ValidationError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise ArchiveError(
+            f"{where}: no readable commit record ({text}); build the unit again"
+        ) from error
 
 
 class Nothing:
@@ -174,17 +236,28 @@ def grouped_documents(document: dict[str, Any], *, where: str) -> dict[str, Docu
         grouped: dict[str, Documents] = {}
         for name, entry in flat.items():
             set_id, _, array = name.partition("/")
+            if not (is_portable_path(name) and isinstance(entry, dict)):
+                raise ArchiveError(f"{where}: '{_shown(name)}' is no unit; run matteratlas build")
             grouped.setdefault(set_id, {})[array] = entry
     except (KeyError, TypeError, AttributeError) as error:
         raise ArchiveError(f"{where}: no consolidated metadata; run matteratlas build") from error
     return grouped
 
 
+def _shown(text: str) -> str:
+    return text[:80].encode("ascii", "backslashreplace").decode()
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A metadata document on this disk; ArchiveError where it is none."""
+    return _document(Files(str(path.parent)), "")
+
+
 def _document(files: Files, path: str, *, sha256: str | None = None) -> dict[str, Any]:
     name = f"{path}/zarr.json" if path else "zarr.json"
     data = files.read(name, sha256=sha256)
     try:
-        found = json.loads(data)
+        found = parse_json(data)
         if not isinstance(found, dict):
             raise ValueError("not an object")
     except ValueError as error:

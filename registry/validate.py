@@ -9,7 +9,6 @@ stays small.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from ..schemas.archive import (
     unit_rows_schema,
     unit_schema,
 )
+from ..schemas.documents import parse_json
 from ..schemas.errors import ArchiveError
 from ..schemas.manifest import CARD_FILES, HOST_FILES, PRIVATE
 from .index import (
@@ -42,7 +42,7 @@ from .index import (
 )
 from .manifest import check_manifest
 from .table_checks import TableChecks, Validation
-from .unit import Documents, Unit, grouped_documents, open_unit
+from .unit import Documents, Unit, grouped_documents, open_unit, read_document
 
 
 def validate(
@@ -225,7 +225,7 @@ class _Check(TableChecks):
             elif (state := current_state(self.files, index, name)) is None:
                 self.fault(f"{name}: sha256 differs from the declared one; run matteratlas build")
             else:
-                document = json.loads((self.root / name).read_bytes())
+                document = read_document(self.root / name)
                 units = grouped_documents(document, where=name)
                 self.metadata(model, entry, {s: d for s, d in units.items() if s in entry["units"]},
                               state["sha256"])  # fmt: skip
@@ -263,7 +263,7 @@ def _same(path: Path, document: dict[str, Any], *, exactly: bool) -> bool:
     if exactly:
         return data == canonical(document)
     try:
-        return bool(json.loads(data) == document)
+        return bool(parse_json(data) == document)
     except ValueError:
         return False
 

@@ -10,17 +10,18 @@ whole, so a unit is there complete or not at all.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandera.pandas as pa
 import pandera.xarray as pax
 import xarray as xr
 from pandera.errors import SchemaError, SchemaErrors
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from .cards import Level
+from .cards import Level, Sha256
 from .errors import ArchiveError
+from .names import Part, check_texts, is_portable_path
 
 FORMAT = "matteratlas"
 FORMAT_VERSION = "2.0"
@@ -48,6 +49,9 @@ SHARD_BYTES = 128 * 2**20
 #: Rows a chunk and a shard of the one-dimensional columns hold.
 COLUMN_CHUNK_ROWS = 16384
 COLUMN_SHARD_ROWS = 2**20
+
+#: Features a layer has at most: it bounds what a chunk can hold, whatever its metadata say.
+MAX_DIM = 2**16
 
 #: One-dimensional columns of a unit and its list of reasons; no layer may take their names.
 COLUMNS: tuple[str, ...] = ("structure_id", "reason", "reasons", "energy", "row_size")
@@ -85,6 +89,10 @@ def shard_rows(dim: int, rows: int) -> int:
     chunk = chunk_rows(dim, rows)
     fitting = max(1, SHARD_BYTES // (4 * max(1, dim) * chunk))
     return chunk * min(fitting, max(1, -(-rows // chunk)))
+
+
+#: Rows, bytes and the like: no atlas comes near the bound.
+Count = Annotated[int, Field(ge=0, lt=2**48)]
 
 
 class Precision(BaseModel):
@@ -147,11 +155,11 @@ class MatEmb(BaseModel):
 class FileRecord(BaseModel):
     """One file, path relative to the atlas root."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     path: str
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
 
 
 class UnitRecord(BaseModel):
@@ -170,27 +178,43 @@ class UnitRecord(BaseModel):
         Every file of the unit but the group's own ``zarr.json``.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     format_version: str
-    model: str
+    model: Part
     model_version: str
-    structure_set: str
+    structure_set: Part
     structure_set_version: str
     build_version: str
     fingerprint: str
     model_fingerprint: str
     precision: Precision
-    rows: int
-    embedded: int
-    missing: dict[str, int]
+    rows: Count
+    embedded: Count
+    missing: dict[str, Count]
     reasons: list[str]
-    layers: dict[str, int]
+    layers: Annotated[dict[Part, Annotated[int, Field(ge=1, le=MAX_DIM)]], Field(min_length=1)]
     default_layer: str
     energy: dict[str, Any] | None
     content: dict[str, str]
-    content_sha256: str
+    content_sha256: Sha256
     files: list[FileRecord]
+
+    def strangers(self) -> list[str]:
+        """Files it lists that cannot be this unit's: elsewhere, or not portable."""
+        own, twin = f"{STORE}/{self.model}/{self.structure_set}/", f"{PARQUET}/{self.model}/"
+        return [
+            file.path[:80].encode("ascii", "backslashreplace").decode()
+            for file in self.files
+            if not is_portable_path(file.path)
+            or not (file.path.startswith(own) or file.path == f"{twin}{self.structure_set}.parquet")
+        ]
+
+    @field_validator("reasons", "missing", "model_version")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        check_texts(value)
+        return value
 
 
 def check_format(version: str, *, where: str) -> None:
@@ -201,10 +225,11 @@ def check_format(version: str, *, where: str) -> None:
     ArchiveError
         Naming the archive, both versions and the mend.
     """
-    try:
-        major = int(version.split(".")[0])
-    except ValueError as error:
-        raise ArchiveError(f"{where}: format version '{version}' is not a number") from error
+    found = re.fullmatch(r"(\d{1,4})\.\d{1,4}", version)
+    if found is None:
+        shown = version[:40].encode("ascii", "backslashreplace").decode()
+        raise ArchiveError(f"{where}: format version '{shown}' is not a number; restore the file")
+    major = int(found[1])
     own = int(FORMAT_VERSION.split(".")[0])
     if major > own:
         raise ArchiveError(

@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from .documents import parse_yaml
 from .errors import CardError
+from .names import check_texts, portable
 from .structures import ATOMIC_NUMBERS, DOMAINS, KINDS
 
 T = TypeVar("T", bound=BaseModel)
@@ -32,13 +42,19 @@ Modality = Literal[
 ]
 Level = Literal["atom", "residue", "token", "structure"]
 Invariance = Literal["permutation", "rotation", "translation"]
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Id = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64), AfterValidator(portable)
+]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64), AfterValidator(portable)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+#: Bytes a card may have; those of the registry have three thousand at most.
+MAX_BYTES = 2**15
+
+
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 def _known_domains(value: list[str] | None) -> list[str] | None:
@@ -313,32 +329,6 @@ class StructureSetCard(_Closed):
         return sum(s.starter for s in self.strata.values())
 
 
-class _CardLoader(yaml.SafeLoader):
-    """YAML as plain data: no tags, no anchors, and no key given twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.events.AliasEvent) or getattr(event, "anchor", None):
-            # A few nested aliases unfold to gigabytes when the card is written out.
-            raise yaml.composer.ComposerError(
-                None, None, "anchors and aliases are not allowed; write it out", event.start_mark
-            )
-        if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(
-                None, None, f"tag {event.tag!r} is not allowed; remove it", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        doubled = [k for k in keys if keys.count(k) > 1]
-        if doubled:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {str(doubled[0])!r} is given twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep=deep)
-
-
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One error as one line, with the nearest known key where one is misspelt.
 
@@ -411,7 +401,14 @@ def read_plain(path: Path) -> dict[str, Any]:
     """
     data: Any
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_CardLoader)
+        with path.open("rb") as handle:
+            text = handle.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise CardError(f"{path}: longer than {MAX_BYTES:,} bytes; a card is a page of text")
+        data = parse_yaml(text)
+        check_texts(data)
+    except RecursionError as error:
+        raise CardError(f"{path}: nested too deeply; write it flat") from error
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}; check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AtlasError(Exception):
     """Base of every error raised on purpose. ``exit_code`` is what the command line returns."""
@@ -10,7 +13,11 @@ class AtlasError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        if not (line.isascii() and line.isprintable()):
+            # What foreign data say must not steer a terminal, nor turn its line round.
+            line = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line)
+        super().__init__(line)
 
 
 class CardError(AtlasError):
@@ -47,6 +54,26 @@ class MetricError(AtlasError):
     """A metric was asked for something it does not define (shape, k, metric name)."""
 
     exit_code = 8
+
+
+@contextmanager
+def of_sound_data(where: object, mend: str) -> Iterator[None]:
+    """Turn what code trips over in data of the wrong form into one :class:`ArchiveError`.
+
+    For work over whole archives that other hands made: hashes prove that their tables are whole,
+    not that they make sense.
+    """
+    try:
+        yield
+    except AtlasError:
+        raise
+    except (
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+        MemoryError,
+    ) as error:  # fmt: skip
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        text = text.encode("ascii", "backslashreplace").decode()
+        raise ArchiveError(f"{where}: its data make no sense ({text}); {mend}") from error
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:

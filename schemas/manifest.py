@@ -10,6 +10,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from .archive import ATLAS_FILE, MANIFEST, PARQUET, STORE
+from .names import is_portable_path
 
 #: What a file of a release is.
 KINDS: tuple[str, ...] = (
@@ -20,7 +21,7 @@ KINDS: tuple[str, ...] = (
 CARD_FILES: tuple[str, ...] = ("README.md", "croissant.json", "CITATION.cff")
 
 #: Parts of an atlas folder that belong to its making and are left out of a release.
-PRIVATE: tuple[str, ...] = (".staging", ".lock", "runs", "report.html")
+PRIVATE: tuple[str, ...] = (".staging", ".analysis", ".lock", "runs", "report.html")
 
 #: What a host or a downloader adds beside a release; never part of it, never a fault.
 HOST_FILES: tuple[str, ...] = (".gitattributes", ".git", ".cache", ".huggingface")
@@ -49,7 +50,7 @@ class Place(NamedTuple):
 
 def place_of(path: str) -> Place | None:
     """What the file at this path (relative, with slashes) is; None if no release has it."""
-    if any(part.startswith(".") for part in path.split("/")):
+    if not is_portable_path(path):
         return None
     for kind, pattern in _PLACES:
         found = re.fullmatch(pattern, path)
@@ -87,6 +88,11 @@ MANIFEST_TABLE = pa.DataFrameSchema(
     },
     checks=[
         pa.Check(_in_place, name="in_place", error="a path is not one a release has"),
+        pa.Check(
+            lambda t: t["path"].str.casefold().is_unique,
+            name="apart",
+            error="two paths differ by the case of letters only",
+        ),
         pa.Check(
             lambda t: t["path"].is_monotonic_increasing,
             name="sorted",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,18 @@ def test_cut_uploads_go_on(pushed: HubServer, made: dict[str, Path]) -> None:
     later = [one.path for one in pushed.select(method="PUT")]
     assert len(done) == 3 and len(later) == len(set(later)) and not done & set(later)
     assert held(pushed, "v1.1.0") == small_atlas.tree(made["ours"])
+
+
+def test_signatures_are_not_logged(
+    pushed: HubServer, made: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    logger.addHandler(caplog.handler)
+    pushed.fault = faults.plan(faults.fail(503), method="PUT", times=2)
+    push(made["ours"], DATASET)
+    logger.removeHandler(caplog.handler)
+    assert f"requesting PUT {pushed.cdn_url}/lfs/" in caplog.text
+    assert "Signature" not in caplog.text and pushed.token not in caplog.text
 
 
 def test_a_commit_whose_answer_is_lost(pushed: HubServer, made: dict[str, Path]) -> None:
