@@ -4,8 +4,7 @@
 Rows are compared with themselves, so each tile of the matrix of distances serves its rows and, seen
 from the other side, its columns: half the products of a search that knows queries and a database.
 What a tile holds is looked at once, against the worst candidate so far of its row and its column.
-Measured (``benchmarks/race_neighbours.py``) this takes 0.7 of the time of FAISS, which finds the
-same candidates and stays the way on a GPU and to approximate indexes.
+FAISS finds the same candidates, and stays the way on a GPU and to approximate indexes.
 """
 
 from __future__ import annotations

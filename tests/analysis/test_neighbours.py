@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_up import made_up_pair
 from threadpoolctl import threadpool_limits
 
-from matteratlas.analysis import indexes, neighbours
+from matteratlas.analysis import candidates, indexes, neighbours
 from matteratlas.analysis.blocks import Space, as_rows
 from matteratlas.analysis.neighbours import nearest, nearest_among, order_by_distance
 from matteratlas.schemas.errors import MetricError, MissingExtraError
@@ -87,9 +87,9 @@ KINDS = {
 @pytest.mark.parametrize("similarity", ["euclidean", "inner"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_rows_agree_with_the_dense_search(kind, similarity):
-    """More rows than one tile, in no multiple of one; ties, copies, and k past all spares."""
-    space = Space(KINDS[kind](np.random.default_rng(2), 1700))
-    for k in (1, 7, 150):
+    """More rows than the first columns; ties, copies, and k past all spares."""
+    space = Space(KINDS[kind](np.random.default_rng(2), 1300))
+    for k in (7, 150):
         fast = nearest(space, k, similarity=similarity)
         slow = neighbours._search_dense(space, np.arange(space.n), k, similarity)
         assert (fast.indices == slow.indices).all()
@@ -98,23 +98,27 @@ def test_many_rows_agree_with_the_dense_search(kind, similarity):
         assert (fast.index, fast.recall) == ("exact", 1.0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    n=st.integers(20, 90),
+    n=st.integers(20, 130),
     d=st.integers(1, 5),
     values=st.integers(2, 40),
     k=st.integers(1, 4),
+    spare=st.integers(0, 2),
+    tile=st.sampled_from([(8, 40), (16, 33), (7, 70)]),
     similarity=st.sampled_from(["euclidean", "inner"]),
     seed=st.integers(0, 2**20),
 )
-def test_whole_numbers_keep_every_tie(n, d, values, k, similarity, seed):
-    """Tiles, copies and doubt together against plain sorting."""
+def test_whole_numbers_keep_every_tie(n, d, values, k, spare, tile, similarity, seed):
+    """Small tiles, on and off the diagonal, copies and doubt together against plain sorting."""
     x = np.random.default_rng(seed).integers(0, values, size=(n, d)).astype(float)
     scores = ((x[:, None] - x) ** 2).sum(axis=2) if similarity == "euclidean" else -(x @ x.T)
     expected = reference.order(scores)[:, :k]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "DENSE_ROWS", 0)
-        patch.setattr(neighbours, "SPARE", 0)
+        patch.setattr(neighbours, "SPARE", spare)
+        patch.setattr(candidates, "FIRST", 1)
+        patch.setattr(candidates, "TILE", tile)
         found = nearest(Space(x), k, similarity=similarity)
     assert (found.indices == expected).all()
 
