@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -190,6 +191,11 @@ def open_root(out: Path) -> None:
         with root_lock(out):
             if not (out / ATLAS_FILE).exists():
                 start_index(out)
+    links = (Path(folder) / name for folder, folders, names in os.walk(out)
+             for name in (*folders, *names))  # fmt: skip
+    link = next((path for path in links if path.is_symlink()), None)
+    if link is not None:
+        raise ArchiveError(f"{link}: a link; writing would follow it, put the real thing there")
     version = read_index(Files(str(out)))["version"]
     if version != UNRELEASED:
         raise ArchiveError(

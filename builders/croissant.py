@@ -24,7 +24,7 @@ from ..registry.hub import sha256_of
 from ..registry.index import read_index
 from ..registry.tables import MODELS, SETS
 from ..schemas.archive import STORE, UNRELEASED
-from ..schemas.errors import ArchiveError
+from ..schemas.errors import ArchiveError, of_sound_data
 from .citation import authors, bibtex, project, project_url
 from .dataset_card import SCORES, STRUCTURES, configs
 
@@ -84,7 +84,10 @@ def write_croissant(
     """
     path = root / CROISSANT
     content = croissant(root, date=date, hashes=hashes)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    # Hosts put it into their pages as a script: no text in it may end that.
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    path.write_text(text + "\n", encoding="utf-8")
     return path
 
 
@@ -98,6 +101,11 @@ def croissant(
     ArchiveError
         The folder is no release yet, or a table is damaged.
     """
+    with of_sound_data(root, f"run: matteratlas validate {root}"):
+        return _croissant(root, date, hashes)
+
+
+def _croissant(root: Path, date: str | None, hashes: Mapping[str, str] | None) -> dict[str, Any]:
     index = read_index(Files(str(root)))
     version = str(index["version"])
     if version == UNRELEASED:

@@ -23,7 +23,8 @@ from ..registry.files import Files
 from ..registry.index import read_index
 from ..registry.tables import MODELS, SETS
 from ..schemas.archive import PARQUET, UNRELEASED
-from ..schemas.errors import ArchiveError
+from ..schemas.errors import ArchiveError, of_sound_data
+from ..schemas.structures import KINDS
 from .citation import bibtex, template
 
 CARD = "README.md"
@@ -53,6 +54,11 @@ def write_card(root: Path, *, date: str | None = None) -> Path:
 
 def card(root: Path, *, date: str | None = None) -> str:
     """Text of the dataset card of an atlas or release; equal atlases give equal text."""
+    with of_sound_data(root, f"run: matteratlas validate {root}"):
+        return _card(root, date)
+
+
+def _card(root: Path, date: str | None) -> str:
     index = read_index(Files(str(root)))
     version = str(index["version"])
     models, sets = _table(root, MODELS), _table(root, SETS)
@@ -177,7 +183,7 @@ def _table(root: Path, name: str) -> pd.DataFrame:
 
 def _kinds(sets: pd.DataFrame) -> list[str]:
     kinds = {str(kind) for kinds in sets.get("kinds", []) for kind in kinds}
-    return sorted(kinds - {"other"})
+    return sorted((kinds - {"other"}) & set(KINDS))
 
 
 def _models_text(entries: Mapping[str, Any], cards: pd.DataFrame) -> str:
@@ -216,7 +222,9 @@ def _sets_text(rows: Mapping[str, int], cards: pd.DataFrame) -> str:
                 _cell(about, set_id, "name"),
                 _cell(about, set_id, "version"),
                 f"{n:,}",
-                ", ".join(sorted(strata[set_id])) if set_id in strata else "",
+                ", ".join(sorted(map(_plain, map(str, strata[set_id]))))
+                if set_id in strata
+                else "",
                 {"True": "yes", "False": "no"}.get(redistributed, redistributed),
                 _cell(about, set_id, "licence"),
             ]
@@ -227,7 +235,15 @@ def _sets_text(rows: Mapping[str, int], cards: pd.DataFrame) -> str:
 
 def _cell(table: pd.DataFrame, row: str, column: str) -> str:
     value: Any = table.loc[row, column] if row in table.index and column in table else None
-    return "not stated" if pd.isna(value) else str(value)
+    return "not stated" if pd.isna(value) else _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """A text as Markdown that shows just this: no markup, no HTML, no link, nothing to load."""
+    text = "".join(c for c in text if c.isprintable() or c == "\n")
+    text = re.sub(r"([\\`*_{}\[\]()<>#+!|~$&-])", lambda m: f"&#{ord(m[1])};", text)
+    # Bare addresses become links by themselves.
+    return re.sub(r"(?<=[A-Za-z])(:)(?=//)|(?<=www)(\.)|(@)", lambda m: f"&#{ord(m[0])};", text)
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:

@@ -27,7 +27,7 @@ from ..registry.tables import MODELS, SETS, table_version, write_table
 from ..registry.unit import Documents, Unit, unit_documents
 from ..registry.validate import validate
 from ..schemas.archive import ATLAS_FILE, FORMAT_VERSION, STORE, UNRELEASED, UnitRecord
-from ..schemas.errors import ArchiveError
+from ..schemas.errors import ArchiveError, of_sound_data
 from ..schemas.progress import Reporter, Silent
 from .build import NOTES, open_root, write_notes
 from .contained import differing_row, differing_structure
@@ -138,10 +138,12 @@ def merge(
     parts = [_checked(out, reporter, own=True)] if held else []
     parts += [_checked(root, reporter) for root in roots]
     plan = _Plan()
-    _plan_sets(plan, parts)
-    _plan_units(plan, parts)
+    with of_sound_data(" or ".join(map(str, roots)), "run: matteratlas validate on each"):
+        _plan_sets(plan, parts)
+        _plan_units(plan, parts)
     report = MergeReport(out, [str(r) for r in roots], notes=plan.notes)
-    with told_in_a_line(out, "merge"):
+    nonsense = of_sound_data(" or ".join(map(str, roots)), "run: matteratlas validate on each")
+    with told_in_a_line(out, "merge"), nonsense:
         open_root(out)
         with workspace(out) as own:
             _carry_out(out, own, plan, parts, report, reporter)

@@ -20,6 +20,7 @@ import pyarrow
 from ...registry.archive import Atlas, open_atlas
 from ...registry.index import unseal
 from ...schemas.errors import ArchiveError
+from ...schemas.index import check_analysis
 from ...schemas.scores import ANALYSIS, SCORE_TABLES
 from ..metrics.cards import CARDS
 
@@ -154,6 +155,7 @@ def read_scores(path: str) -> Scores:
     content = _read(atlas, ANALYSIS, digests)
     mend = f"run: matteratlas analyze {path}"
     analysis = unseal(content, where=f"{path}/{ANALYSIS}", mend=mend)
+    check_analysis(analysis, where=f"{path}/{ANALYSIS}", mend=mend)
     for name, entry in (analysis.get("tables") or {}).items():
         if name in digests and digests[name] != entry["sha256"]:
             raise ArchiveError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...registry.archive import Atlas
-from ...schemas.errors import ArchiveError, missing_extra
+from ...schemas.errors import ArchiveError, missing_extra, of_sound_data
 from . import cards, contrasts, coverage, data, figures, matrices, summary
 from .formats import FILTERS
 
@@ -74,7 +74,8 @@ def write_report(path: str | Path, *, out: str | Path | None = None) -> Path:
     if out is None and "://" in location:
         raise ArchiveError(f"{location}: a remote atlas cannot hold its page; give --out FILE")
     target = Path(location) / "report.html" if out is None else Path(out)
-    content = render(data.read_scores(location))
+    with of_sound_data(location, f"run: matteratlas validate {location}"):
+        content = render(data.read_scores(location))
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
