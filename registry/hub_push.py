@@ -101,11 +101,13 @@ class Remote:
         """Every file of a commit, by path."""
 
         def listing() -> dict[str, HeldFile]:
+            from huggingface_hub import RepoFile
+
             found = self.api.list_repo_tree(**self._about, revision=commit, recursive=True)
             return {
                 one.path: HeldFile(one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
                 for one in found
-                if hasattr(one, "blob_id")
+                if isinstance(one, RepoFile)
             }
 
         return self._plainly(listing)

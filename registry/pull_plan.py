@@ -207,11 +207,11 @@ def _part(
     wanted = _units(index, selection, where)
     for model, entry in held.get("models", {}).items():
         for set_id in entry["units"]:
-            layers = frozenset(entry["layers"])
-            _add(wanted, model, set_id, None if layers == set(_layers(index, model)) else layers)
+            there = frozenset(entry["layers"])
+            _add(wanted, model, set_id, None if there == set(_layers(index, model)) else there)
     for units in wanted.values():  # a model has the same layers in all its sets
         every = list(units.values())
-        same = None if None in every else frozenset().union(*(one or () for one in every))
+        same: Layers = None if None in every else frozenset().union(*(one or () for one in every))
         units.update(dict.fromkeys(units, same))
     documents = _documents(source, index, wanted)
     origin = index.get(SUBSET_OF) or {
