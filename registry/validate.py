@@ -88,6 +88,8 @@ class _Check(TableChecks):
         else:
             if (self.root / ATLAS_FILE).read_bytes() != canonical(index):
                 self.fault(f"{ATLAS_FILE}: not as it was written; restore the file")
+        if (self.root / ATLAS_FILE).is_symlink():
+            self.fault(f"{ATLAS_FILE}: a link, not a file; put the file there")
         self.pending(index)
         structures, learned = self.tables(index)
         found = unit_names(self.root)
