@@ -80,14 +80,14 @@ UNREAD = frozenset(
 
 
 @contextlib.contextmanager
-def tiny_shards() -> Iterator[None]:
-    """Chunks of 8 rows and shards of two chunks while units are written."""
+def tiny_shards(rows: tuple[int, int] = (8, 16)) -> Iterator[None]:
+    """Chunks and shards of so few rows (matrices: shards of one chunk) while units are written."""
     small = {
-        "CHUNK_ROWS": (8, 8),
+        "CHUNK_ROWS": (rows[0], rows[0]),
         "CHUNK_BYTES": 1,
         "SHARD_BYTES": 1,
-        "COLUMN_CHUNK_ROWS": 8,
-        "COLUMN_SHARD_ROWS": 16,
+        "COLUMN_CHUNK_ROWS": rows[0],
+        "COLUMN_SHARD_ROWS": rows[1],
     }
     held = [(m, n, getattr(m, n)) for m in (archive, encode) for n in small if hasattr(m, n)]
     try:
