@@ -14,6 +14,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -225,30 +227,27 @@ class _Embedder:
         carry = CarryStore(
             self.root, self.card, model_fingerprint=wanted, but=frozenset(self._again)
         )
-        with UnitWriter(
-            self.root,
-            self.card,
-            set_card,
-            fingerprint=fingerprint,
-            model_fingerprint=wanted,
-            build_version=self.build_version,
-            keep_nodes=self.storage.keep_nodes,
-            precision=self.storage.precision,
-            workspace=self.workspace,
-        ) as writer:
-            for window in read_structures(source, window=WINDOW):
-                results: list[Embedded | Missing | None] = [carry.get(s.id) for s in window]
-                carried += sum(r is not None for r in results)
-                # Neighbours in size share a batch: less padding, fewer shapes to compile.
-                todo = [i for i, r in enumerate(results) if r is None]
-                todo.sort(key=lambda i: len(window[i]))
-                clock = time.perf_counter()
-                for i, fresh in zip(todo, adapter.embed([window[i] for i in todo]), strict=True):
-                    results[i] = fresh
-                model_seconds += time.perf_counter() - clock
-                for structure, result in zip(window, results, strict=True):
+        # One thread: what it has begun is over before anything else asks the same adapter.
+        with (
+            UnitWriter(
+                self.root,
+                self.card,
+                set_card,
+                fingerprint=fingerprint,
+                model_fingerprint=wanted,
+                build_version=self.build_version,
+                keep_nodes=self.storage.keep_nodes,
+                precision=self.storage.precision,
+                workspace=self.workspace,
+            ) as writer,
+            ThreadPoolExecutor(1) if self.card.isolation else nullcontext() as pool,
+        ):
+            for done in _answers(adapter, read_structures(source, window=WINDOW), carry, pool):
+                carried += done.carried
+                model_seconds += done.seconds
+                for structure, result in zip(done.window, done.results, strict=True):
                     writer.append(structure.id, result or Missing("failed: no result"))
-                self.progress(self.card.id, set_card.id, len(window))
+                self.progress(self.card.id, set_card.id, len(done.window))
             record = writer.finish()
         self._again.discard(set_card.id)
         report = UnitReport(
@@ -265,6 +264,51 @@ class _Embedder:
         )
         write_run(self.root, self.card, report, versions=adapter.versions())
         return report
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A window of structures and what the model says of them."""
+
+    window: list[Structure]
+    results: list[Embedded | Missing | None]
+    carried: int
+    seconds: float
+
+
+def _answers(
+    adapter: Adapter,
+    windows: Iterator[list[Structure]],
+    carry: CarryStore,
+    pool: ThreadPoolExecutor | None,
+) -> Iterator[_Done]:
+    """Windows with their results, in order.
+
+    With a ``pool`` a window is embedded while the caller writes the one before it: worth it only
+    where the model computes in another process.
+    """
+
+    def work(window: list[Structure]) -> _Done:
+        results: list[Embedded | Missing | None] = [carry.get(s.id) for s in window]
+        # Neighbours in size share a batch: less padding, fewer shapes to compile.
+        todo = [i for i, r in enumerate(results) if r is None]
+        todo.sort(key=lambda i: len(window[i]))
+        clock = time.perf_counter()
+        for i, fresh in zip(todo, adapter.embed([window[i] for i in todo]), strict=True):
+            results[i] = fresh
+        return _Done(window, results, len(window) - len(todo), time.perf_counter() - clock)
+
+    if pool is None:
+        yield from map(work, windows)
+        return
+    ahead: Future[_Done] | None = None
+    for window in windows:
+        begun = pool.submit(work, window)
+        if ahead is not None:
+            yield ahead.result()
+        ahead = begun
+    if ahead is not None:
+        yield ahead.result()
 
 
 def read_structures(source: Path, *, window: int) -> Iterator[list[Structure]]:

@@ -12,7 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,7 +93,13 @@ class _Flat:
         return list(array.shape)
 
     def array(self) -> np.ndarray:
-        return np.concatenate(self._parts) if self._parts else np.empty(0, dtype=self._dtype)
+        return self.join(self._dtype, [self])
+
+    @staticmethod
+    def join(dtype: str, flats: Sequence[_Flat]) -> np.ndarray:
+        """All arrays of some, one after the other."""
+        parts = [part for flat in flats for part in flat._parts]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
 
 
 class _Cursor:
@@ -115,21 +121,39 @@ _PLAIN = (
 )  # fmt: skip
 
 
+class Part(NamedTuple):
+    """One structure, ready for a frame: its header row, its real and its integer arrays."""
+
+    row: dict[str, Any]
+    reals: _Flat
+    integers: _Flat
+
+
+def structure_part(structure: Structure) -> Part:
+    """All of a structure but its labels, which no model may see."""
+    s, reals, integers = structure, _Flat("<f8"), _Flat("<i8")
+    row = {name: getattr(s, name) for name in _PLAIN}
+    row["pbc"] = [bool(p) for p in s.pbc]
+    row["charge"] = int(s.charge)
+    row["multiplicity"] = None if s.multiplicity is None else int(s.multiplicity)
+    row["numbers"] = integers.add(s.numbers)
+    row["positions"] = reals.add(s.positions)
+    row["cell"] = reals.add(s.cell)
+    row["backbone"] = reals.add(s.backbone)
+    return Part(row, reals, integers)
+
+
+def join_parts(parts: Sequence[Part]) -> tuple[dict[str, Any], Arrays]:
+    """Header and arrays of structures."""
+    return {"structures": [p.row for p in parts]}, {
+        "reals": _Flat.join("<f8", [p.reals for p in parts]),
+        "integers": _Flat.join("<i8", [p.integers for p in parts]),
+    }
+
+
 def structures_to_frame(structures: Sequence[Structure]) -> tuple[dict[str, Any], Arrays]:
-    """Header and arrays of structures, all but their labels, which no model may see."""
-    reals, integers = _Flat("<f8"), _Flat("<i8")
-    rows = []
-    for s in structures:
-        row = {name: getattr(s, name) for name in _PLAIN}
-        row["pbc"] = [bool(p) for p in s.pbc]
-        row["charge"] = int(s.charge)
-        row["multiplicity"] = None if s.multiplicity is None else int(s.multiplicity)
-        row["numbers"] = integers.add(s.numbers)
-        row["positions"] = reals.add(s.positions)
-        row["cell"] = reals.add(s.cell)
-        row["backbone"] = reals.add(s.backbone)
-        rows.append(row)
-    return {"structures": rows}, {"reals": reals.array(), "integers": integers.array()}
+    """Header and arrays of structures; see :func:`structure_part`."""
+    return join_parts([structure_part(s) for s in structures])
 
 
 def structures_from_frame(header: Mapping[str, Any], arrays: Arrays) -> list[Structure]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An adapter whose model runs in another process, in an environment of its own.
 
-A process that dies, hangs or answers nonsense costs the structure that made it do so, and nothing
-else: the batch is tried again one structure at a time, in a new process.
+The next batch is on its way while the process is at the last one, so that it never waits. A process
+that dies, hangs or answers nonsense costs the structure that made it do so, and nothing else: the
+batch is tried again one structure at a time, in a new process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import tempfile
 import time
 import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -32,9 +34,12 @@ from .frames import (
     PREFIX_BYTES,
     Arrays,
     FrameError,
+    Part,
+    join_parts,
     pack,
     results_from_frame,
     sizes,
+    structure_part,
     structures_to_frame,
     unpack,
 )
@@ -45,6 +50,8 @@ START_TIMEOUT = 600.0
 #: Structures in a row that may each end the process before the model counts as broken: in one that
 #: never answered, and in one that did.
 CRASHES, CRASHES_ONCE_SOUND = 5, 20
+#: Batches sent and not answered yet: the one at work and the one after it.
+AHEAD = 2
 _PIECE = 1 << 16
 
 
@@ -87,22 +94,33 @@ class Process:
             os.close(write_there)
         os.set_blocking(self._write, False)
         os.set_blocking(self._read, False)
+        self._unsent: deque[memoryview] = deque()
         self.pid = self._popen.pid
         self.end = weakref.finalize(self, _end, self._popen, (self._write, self._read), self._log)
 
     def ask(
         self, header: Mapping[str, Any], arrays: Arrays | None = None, *, timeout: float
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its answer, as :meth:`answer` does."""
+        self.post(header, arrays, timeout=timeout)
+        return self.answer(timeout=timeout)
+
+    def post(
+        self, header: Mapping[str, Any], arrays: Arrays | None = None, *, timeout: float
+    ) -> None:
+        """Send a request as soon as the process reads it; answers come in the order of requests."""
+        self._unsent.append(memoryview(pack({**header, "timeout": timeout}, arrays)))
+
+    def answer(self, *, timeout: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The answer to the oldest request without one.
 
         Raises
         ------
         ProcessLost
-            No sound answer within ``timeout`` seconds; the process is gone.
+            No sound answer within ``timeout`` seconds from now; the process is gone.
         """
         deadline = time.monotonic() + timeout
         try:
-            self._send(pack({**header, "timeout": timeout}, arrays), deadline)
             head, body, crc = sizes(self._receive(PREFIX_BYTES, deadline))
             return unpack(self._receive(head, deadline), self._receive(body, deadline), crc)
         except TimeoutError:
@@ -128,14 +146,15 @@ class Process:
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return " ".join((lines or [""])[-1].split())[:300]
 
-    def _send(self, frame: bytes, deadline: float) -> None:
-        view = memoryview(frame)
-        while view:
-            self._wait(deadline, write=True)
-            try:
-                view = view[os.write(self._write, view[:_PIECE]) :]
-            except BlockingIOError:
-                continue
+    def _send(self) -> None:
+        """Write what the pipe takes now."""
+        view = self._unsent[0]
+        with contextlib.suppress(BlockingIOError):
+            view = view[os.write(self._write, view[:_PIECE]) :]
+        if view:
+            self._unsent[0] = view
+        else:
+            self._unsent.popleft()
 
     def _receive(self, count: int, deadline: float) -> bytes:
         parts, left = [], count
@@ -151,13 +170,20 @@ class Process:
             left -= len(part)
         return b"".join(parts)
 
-    def _wait(self, deadline: float, *, write: bool = False) -> None:
-        poll = select.poll()
-        poll.register(
-            self._write if write else self._read, select.POLLOUT if write else select.POLLIN
-        )
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1e3):
-            raise TimeoutError
+    def _wait(self, deadline: float) -> None:
+        """Until there is something to read; meanwhile send, lest both ends wait for the other."""
+        while True:
+            poll = select.poll()
+            poll.register(self._read, select.POLLIN)
+            if self._unsent:
+                poll.register(self._write, select.POLLOUT)
+            ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1e3))
+            if not ready:
+                raise TimeoutError
+            if self._write in ready:
+                self._send()
+            if self._read in ready:
+                return
 
 
 def _end(popen: subprocess.Popen[bytes], descriptors: Sequence[int], log: IO[bytes]) -> None:
@@ -220,21 +246,32 @@ class Remote(Adapter):
     def embed(self, structures: Sequence[Structure]) -> list[Embedded | Missing]:
         """As :meth:`Adapter.embed`; what the card excludes never leaves this process."""
         out: list[Embedded | Missing | None] = [None] * len(structures)
-        todo: list[int] = []
+        parts: dict[int, Part] = {}
         for i, structure in enumerate(structures):
             try:
                 reason = super().missing_reason(structure)
-                structures_to_frame([structure])
+                if reason is None:
+                    parts[i] = structure_part(structure)
             except Exception as error:
                 reason = f"invalid: {_one_line(error)}"
-            if reason is None:
-                todo.append(i)
-            else:
+            if reason is not None:
                 out[i] = Missing(reason)
-        step = self._batch
-        for start in range(0, len(todo), step):
-            rows = todo[start : start + step]
-            for i, result in zip(rows, self._rows([structures[i] for i in rows]), strict=True):
+        todo = list(parts)
+        batches = deque(todo[i : i + self._batch] for i in range(0, len(todo), self._batch))
+        sent: deque[list[int]] = deque()
+        while batches or sent:
+            while batches and len(sent) < AHEAD:
+                sent.append(batches.popleft())
+                self._post([parts[i] for i in sent[-1]])
+            rows = sent.popleft()
+            try:
+                results = self._results(len(rows), others=len(sent))
+            except ProcessLost as error:
+                # What came after was not begun: it is sent again.
+                batches.extendleft(reversed(sent))
+                sent.clear()
+                results = self._again([parts[i] for i in rows], error)
+            for i, result in zip(rows, results, strict=True):
                 out[i] = result
         return [r if r is not None else Missing("failed: no result") for r in out]
 
@@ -257,17 +294,35 @@ class Remote(Adapter):
         """Process id of the model's process, or None when it does not run."""
         return None if self._process is None else self._process.pid
 
-    def _rows(self, structures: Sequence[Structure]) -> list[Embedded | Missing]:
-        header, arrays = structures_to_frame(structures)
+    def _post(self, parts: Sequence[Part]) -> None:
+        header, arrays = join_parts(parts)
+        timeout = self._environment.timeout
+        self._started().post({"do": "embed", **header}, arrays, timeout=timeout)
+
+    def _results(self, rows: int, *, others: int = 0) -> list[Embedded | Missing]:
+        """The results of the oldest batch sent, with ``others`` behind it."""
+        if self._process is None:
+            raise ProcessLost("its process was closed")
+        reply, values = self._process.answer(timeout=self._environment.timeout)
+        if "error" in reply:
+            if others:
+                self.close()  # or their answers would be read as those of what is asked next
+            raise _error(reply, self.card)
         try:
-            reply, values = self._ask({"do": "embed", **header}, arrays)
             results = results_from_frame(reply, values)
-            if len(results) != len(structures):
-                raise FrameError(f"{len(results)} results for {len(structures)} structures")
-        except (ProcessLost, FrameError) as error:
+            if len(results) != rows:
+                raise FrameError(f"{len(results)} results for {rows} structures")
+        except FrameError as error:
             self.close()
-            if len(structures) > 1:
-                return [self._rows([s])[0] for s in structures]
+            raise ProcessLost(str(error)) from None
+        self._crashes, self._sound = 0, True
+        self._peak = max(self._peak, float(reply["peak_mb"]))
+        return results
+
+    def _again(self, parts: Sequence[Part], error: ProcessLost) -> list[Embedded | Missing]:
+        """What a batch comes to that cost its process: one structure at a time."""
+        self.close()
+        if len(parts) == 1:
             self._crashes += 1
             if self._crashes >= (CRASHES_ONCE_SOUND if self._sound else CRASHES):
                 raise SourceError(
@@ -276,9 +331,14 @@ class Remote(Adapter):
                     f"'{self._environment.id}'"
                 ) from None
             return [Missing(f"failed: {error.args[0]}")]
-        self._crashes, self._sound = 0, True
-        self._peak = max(self._peak, float(reply["peak_mb"]))
-        return results
+        out: list[Embedded | Missing] = []
+        for part in parts:
+            self._post([part])
+            try:
+                out += self._results(1)
+            except ProcessLost as lost:
+                out += self._again([part], lost)
+        return out
 
     def _ask(self, header: Mapping[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
         reply, values = self._started().ask(header, arrays, timeout=self._environment.timeout)

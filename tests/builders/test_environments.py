@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ase.build import molecule
@@ -29,6 +30,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from typer.testing import CliRunner
 
+from matteratlas.builders import embed as embedding
 from matteratlas.builders import environments as machinery
 from matteratlas.builders.adapters import frames, remote
 from matteratlas.builders.adapters.base import Embedded, Missing, load_adapter
@@ -37,10 +39,12 @@ from matteratlas.builders.build import open_root
 from matteratlas.builders.embed import Storage, embed_model, model_fingerprint
 from matteratlas.builders.environments import clean, environment_state, main_paths, prepare
 from matteratlas.registry import catalog, environment_cards
+from matteratlas.registry.files import Files
+from matteratlas.registry.unit import open_unit
 from matteratlas.schemas.cards import ModelCard, read_card
 from matteratlas.schemas.environments import EnvironmentCard
 from matteratlas.schemas.errors import AtlasError, CardError, SourceError
-from matteratlas.schemas.structures import Structure
+from matteratlas.schemas.structures import Structure, structure_from_row
 
 #: As it is before a test puts others in its place.
 REGISTRY = environment_cards.environments
@@ -75,6 +79,8 @@ class Probe(Adapter):
                 os._exit(3)
             if s.name == "hang":
                 time.sleep(3600)
+            if s.name == "slow":
+                time.sleep(1.0)
             if s.name == "noise":
                 for descriptor in range(3, 1024):
                     try:
@@ -354,6 +360,65 @@ def test_a_lost_process_costs_the_row_that_lost_it(
     assert not _zombies()
 
 
+def test_the_next_batch_is_sent_before_the_last_is_answered(
+    adapter: remote.Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for name in ("post", "answer"):
+        real = getattr(remote.Process, name)
+
+        def seen(self: Any, *a: Any, _name: str = name, _real: Any = real, **k: Any) -> Any:
+            order.append(_name)
+            return _real(self, *a, **k)
+
+        monkeypatch.setattr(remote.Process, name, seen)
+    given = structures(*["plain"] * 14)
+    adapter.embed(given[:1])
+    order.clear()
+    check(adapter.embed(given), given)
+    assert order == ["post", "post", "answer", "post", "answer", "post", "answer", "answer"]
+
+
+@pytest.mark.parametrize("victims", [(0, 4), (3, 7), (4, 5), (1, 9)])
+def test_batches_behind_a_lost_process_lose_nothing(
+    adapter: remote.Remote, victims: tuple[int, int]
+) -> None:
+    names = ["plain"] * 11
+    for victim in victims:
+        names[victim] = "kill"
+    given = structures(*names)
+    results = adapter.embed(given)
+    for i, (result, structure) in enumerate(zip(results, given, strict=True)):
+        if i in victims:
+            assert result == Missing("failed: its process ended (SIGKILL)")
+        else:
+            check([result], [structure])
+
+
+def test_frames_larger_than_the_pipes_do_not_block(adapter: remote.Remote) -> None:
+    """Questions and answers cross each other, each more than a pipe holds (64 KiB on Linux)."""
+    atoms = 3_000
+    grid = np.stack(np.meshgrid(*[np.arange(15.0)] * 3), axis=-1).reshape(-1, 3)[:atoms] * 2.0
+    water = structures("plain")[0]
+    given = [
+        dataclasses.replace(
+            water, source_id=f"large-{i}", numbers=np.full(atoms, 6), positions=grid + i
+        )
+        for i in range(12)
+    ]
+    free = adapter.card.supports.model_copy(update={"max_atoms": None})
+    adapter.card = adapter.card.model_copy(update={"supports": free})
+    adapter.close()  # the process reads the card when it starts
+    check(adapter.embed(given), given)
+
+
+def test_each_batch_has_its_own_time(adapter: remote.Remote, monkeypatch: Any) -> None:
+    given = structures("plain", *["slow"] * 2, "plain", *["slow"] * 2)
+    adapter.embed(given[:1])
+    monkeypatch.setattr(adapter, "_environment", environment_card(timeout=3.5))
+    check(adapter.embed(given), given)
+
+
 def test_a_hanging_process_is_stopped(adapter: remote.Remote, monkeypatch: Any) -> None:
     given = structures("plain", "hang")
     adapter.embed(given[:1])
@@ -455,6 +520,27 @@ def test_units_are_built_carried_and_kept(
     storage = Storage()
     plain = card.model_copy(update={"isolation": None})
     assert model_fingerprint(card, storage) == model_fingerprint(plain, storage)
+
+
+@pytest.mark.parametrize("name", ["plain", "kill"])
+def test_windows_are_embedded_ahead_and_stay_in_order(
+    made: EnvironmentCard, built_atlas: Path, tmp_path: Path, monkeypatch: Any, name: str
+) -> None:
+    """Where a process is lost, too: a window is written while the next one is embedded."""
+    monkeypatch.setattr(embedding, "WINDOW", 3)
+    (set_card, source), *_ = _jobs(built_atlas, tmp_path)
+    table = pq.read_table(source)
+    place = table.column_names.index("name")
+    names = pa.array([name if i == 7 else "plain" for i in range(12)])
+    pq.write_table(table.set_column(place, "name", names), source)
+    root = tmp_path / "atlas"
+    (built,) = embed_model(root, model_card(), [(set_card, source)], build_version="0")
+    assert built.outcome == "built" and built.embedded == 12 - (name == "kill"), built
+    unit = open_unit(Files(str(root)), "probe", "g2")
+    vectors = unit.vectors("last").read(0, 12)
+    for i, row in enumerate(table.to_pylist()):
+        if name == "plain" or i != 7:
+            np.testing.assert_allclose(vectors[i], expected(structure_from_row(row)), rtol=1e-6)
 
 
 def test_a_missing_environment_fails_its_units_by_name(
