@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ...schemas.structures import Structure
+from .base import Adapter, Embedded
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +86,31 @@ def packs(costs: Sequence[int], *, limit: int) -> Iterator[list[int]]:
         total += cost
     if group:
         yield group
+
+
+class PackedGraphs(Adapter):
+    """An adapter that makes a PyG graph of each structure and runs several as one batch."""
+
+    #: Edges in one forward call.
+    edges_at_once: ClassVar[int]
+
+    def forward(self, structures: Sequence[Structure]) -> list[Embedded]:
+        """Embed as batched graphs of at most :attr:`edges_at_once` edges."""
+        graphs = [self._graph(s) for s in structures]
+        edges = [g.edge_index.shape[1] for g in graphs]
+        return [
+            result
+            for group in packs(edges, limit=self.edges_at_once)
+            for result in self._run([graphs[i] for i in group])
+        ]
+
+    @abstractmethod
+    def _graph(self, structure: Structure) -> Any:
+        """The graph of one structure, with ``edge_index`` of shape (2, edges)."""
+
+    @abstractmethod
+    def _run(self, graphs: list[Any]) -> list[Embedded]:
+        """Embed graphs in one forward call."""
 
 
 def centred(structure: Structure) -> Structure:

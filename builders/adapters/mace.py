@@ -9,22 +9,22 @@ last block are scalars only; higher orders come from the blocks before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ...schemas.errors import CardError, SourceError
 from ...schemas.structures import Structure
-from .atoms3d import centred, packs, split_rows
-from .base import Adapter, Embedded, to_ase
+from .atoms3d import PackedGraphs, centred, split_rows
+from .base import Embedded, to_ase
 from .weights import weights_file
 
 #: Layers of the two charts of a model: what each keeps of the node features.
 PARTS = ("invariant", "equivariant")
 
 
-class MACE(Adapter):
+class MACE(PackedGraphs):
     """A MACE checkpoint.
 
     ``options.part`` is ``invariant`` (scalars) or ``equivariant`` (all irreps, in e3nn's order).
@@ -74,16 +74,6 @@ class MACE(Adapter):
             found[f"block_{number}"] = np.concatenate(kept)
             start += irreps.dim
         return {"descriptors": np.concatenate(list(found.values())), **found}
-
-    def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:
-        """Embed as batched graphs of at most :attr:`edges_at_once` edges."""
-        graphs = [self._graph(s) for s in structures]
-        edges = [g.edge_index.shape[1] for g in graphs]
-        return [
-            result
-            for group in packs(edges, limit=self.edges_at_once)
-            for result in self._run([graphs[i] for i in group])
-        ]
 
     def _graph(self, structure: Structure) -> Any:
         from mace import data

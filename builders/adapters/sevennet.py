@@ -6,16 +6,15 @@ Park, Kim, Hwang and Han, J. Chem. Theory Comput. 20, 4857 (2024), doi:10.1021/a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from ...schemas.errors import CardError
 from ...schemas.structures import Structure
-from .atoms3d import Capture, centred, packs, split_rows
-from .base import Adapter, Embedded, to_ase
+from .atoms3d import Capture, PackedGraphs, centred, split_rows
+from .base import Embedded, to_ase
 
 
-class SevenNet(Adapter):
+class SevenNet(PackedGraphs):
     """A SevenNet checkpoint.
 
     Layer ``block_i`` holds the invariant scalars (the leading ``0e`` irreps) that leave the
@@ -55,16 +54,6 @@ class SevenNet(Adapter):
                 self._capture.output_of(
                     module, f"block_{int(block) + 1}", _scalars(gate.irreps_out)
                 )
-
-    def forward(self, structures: Sequence[Structure]) -> Iterable[Embedded]:
-        """Embed as batched graphs of at most :attr:`edges_at_once` edges."""
-        graphs = [self._graph(s) for s in structures]
-        edges = [g.edge_index.shape[1] for g in graphs]
-        return [
-            result
-            for group in packs(edges, limit=self.edges_at_once)
-            for result in self._run([graphs[i] for i in group])
-        ]
 
     def _graph(self, structure: Structure) -> Any:
         import sevenn._keys as KEY
