@@ -286,13 +286,21 @@ def load_adapter(card: ModelCard, *, device: str = "cpu") -> Adapter:
     Raises
     ------
     CardError
-        The card names an adapter or an environment that does not exist.
+        The card names an adapter or an environment that does not exist, or weights that would be
+        unpickled in this process without a hash to know them by.
     MissingExtraError
         The family's package is not installed.
     SourceError
         The card's environment cannot be prepared, or its weights are not the card's.
     """
     if card.isolation is None:
+        source = card.checkpoint
+        if source.unpickles and not source.sha256:
+            raise CardError(
+                f"model '{card.id}': its weights are unpickled and key 'checkpoint.sha256' is "
+                "null: what they hold is not known; give the hash, or name an environment under "
+                "'isolation'"
+            )
         return load_here(card, device=device)
     from .remote import Remote
 

@@ -10,6 +10,7 @@ import pytest
 from servers.files import FileServer
 from tiny_weights import hub_of_its_own
 
+from matteratlas.builders.adapters.base import load_adapter
 from matteratlas.builders.adapters.weights import obtain, weights_file
 from matteratlas.registry import catalog
 from matteratlas.schemas.cards import ModelCard
@@ -68,3 +69,14 @@ def test_cards_without_weights() -> None:
         weights_file(card)
     with pytest.raises(CardError, match="does not say where"):
         obtain(changed("mace-mp-0-small", path=None))
+
+
+def test_weights_without_a_hash_are_never_unpickled_here() -> None:
+    for card in catalog.models().values():
+        if card.checkpoint.unpickles and card.checkpoint.sha256 is None:
+            assert card.isolation is not None, card.id
+    for model in ("mace-mp-0-small", "sevennet-0"):
+        card = changed(model, sha256=None).model_copy(update={"isolation": None})
+        assert card.checkpoint.unpickles
+        with pytest.raises(CardError, match=rf"'{model}': its weights are unpickled and key"):
+            load_adapter(card)
