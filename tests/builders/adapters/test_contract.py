@@ -22,7 +22,11 @@ from matteratlas.schemas.errors import SourceError
 from matteratlas.schemas.structures import ATOMIC_NUMBERS, KINDS, Structure
 
 #: Families with an environment of their own have the same tests in ``tests/families``.
-CARDS = {i: card for i, card in catalog.models().items() if card.isolation is None}
+CARDS = {
+    i: card
+    for i, card in catalog.models().items()
+    if card.isolation is None and card.checkpoint.obtained != "brought"
+}
 FORMS = {
     "smiles": "smiles",
     "selfies": "smiles",
