@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from ..schemas.progress import Reporter, Silent
 from ..schemas.scores import ANALYSIS, LOCAL, MODEL_SCORES, PAIR_SCORES
 from . import density, gaps, local
 from .charts import ChartReader, Layers
+from .cluster import cluster, scheduler_address
 from .coverage import coverage_gaps, coverage_table
 from .metrics import METRICS
 from .record import (
@@ -33,12 +34,13 @@ from .record import (
     versions,
     write_record,
 )
-from .scoring import Scored, Settings, make_tasks, run_tasks
+from .running import Place, run_tasks
+from .scoring import Scored, Settings, make_tasks
 from .selections import Plan, make_plan
 from .tables import checked, score_table, selection_list, selection_table, typed
 
-#: Pairs times rows, over all tasks, from which on processes pay for their start.
-PROCESSES_ABOVE = 400_000
+if TYPE_CHECKING:
+    from dask.distributed import Client
 
 
 def analyze(
@@ -51,7 +53,8 @@ def analyze(
     min_rows: int = 30,
     metrics: Sequence[str] = METRICS,
     layers: Layers = "default",
-    workers: int | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
     reporter: Reporter | None = None,
     resume: bool = True,
 ) -> AnalysisReport:
@@ -71,11 +74,13 @@ def analyze(
         Of ``matteratlas.analysis.metrics.METRICS``.
     layers :
         ``default``: one chart a model, its card's default layer; ``all``: one a layer.
-    workers :
-        Processes; None takes as many as there are processors where the work pays for them. Scores
-        do not depend on it.
+    workers, scheduler :
+        Processes of this machine, or the address (or scheduler file) of a Dask scheduler whose
+        workers see the atlas under the same path; ``DASK_SCHEDULER_ADDRESS`` by default. Scores do
+        not depend on them.
     resume :
-        Keep the scores of an earlier analysis with equal inputs and parameters.
+        Keep the scores of an earlier analysis with equal inputs and parameters, and the parts that
+        a killed one finished.
 
     Returns
     -------
@@ -105,8 +110,6 @@ def analyze(
             f"{root}: is release {atlas.version}, and releases never change; analyze the atlas it "
             "was made from, or a copy of it built anew"
         )
-    (root / ANALYSIS).unlink(missing_ok=True)
-
     said.stage("reading charts", 1)
     reader = ChartReader(atlas, layers=layers)
     relations = reader.relations()
@@ -121,7 +124,12 @@ def analyze(
         min_rows=min_rows,
     )
     shared = Settings(tuple(metrics), k, permutations, seed, atlas.version)
-    pairs, models, excluded = _score(plan, reader, shared, workers, said)
+    place = Place(str(root.absolute()), layers, fingerprint)
+    place.clear(others=True)
+    if not resume:
+        place.clear()
+    with cluster(workers=workers, scheduler=scheduler_address(scheduler)) as client:
+        pairs, models, excluded = _score(plan, reader, shared, place, client, said)
 
     said.stage("gaps", 5)
     tables: dict[str, pd.DataFrame] = {
@@ -148,6 +156,7 @@ def analyze(
     )
     said.advance("density", 1)
     tables["scores/gaps.parquet"] = gaps.gap_table(found, release=atlas.version)
+    (root / ANALYSIS).unlink(missing_ok=True)  # until all tables are there, none is vouched for
     for name, table in tables.items():
         write_table(checked(table, name), root / name)
     said.advance("written", 1)
@@ -170,24 +179,28 @@ def analyze(
         },
     }
     write_record(root, record)
+    place.clear()
     return report_of(root, record, kept=False)
 
 
 def _score(
-    plan: Plan, reader: ChartReader, settings: Settings, workers: int | None, said: Reporter
+    plan: Plan,
+    reader: ChartReader,
+    settings: Settings,
+    place: Place,
+    client: Client | None,
+    said: Reporter,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, str]]]:
     """Pair scores with q-values, model scores, and charts left out by selection."""
     tasks = make_tasks(plan.selections, settings.metrics)
-    if workers is None:
-        pays = sum(task.cost for task in tasks) > PROCESSES_ABOVE
-        workers = min(_processors(), 8) if pays else 1
     said.stage("scores", sum(task.cost * len(task.metrics) for task in tasks))
     scored = Scored()
     for part in run_tasks(
         tasks,
-        reader,
+        place,
         settings,
-        workers=workers,
+        client=client,
+        said=said,
         done=lambda t: said.advance(t.selections[0].name, t.cost * len(t.metrics)),
     ):
         scored.pairs += part.pairs
@@ -197,12 +210,6 @@ def _score(
     pairs["q_value"] = gaps.false_discovery(pairs, ["selection", "metric"])
     models = score_table(scored.models, MODEL_SCORES, plan, reader.charts, settings)
     return pairs, models, scored.excluded
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _local(plan: Plan, reader: ChartReader, k: int, release: str) -> pd.DataFrame:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ from .calibration import (
     p_value,
     standard_error,
 )
+from .choices import KERNELS, OVERLAPS, Settings
 from .families import (
     Measured,
     NeighbourLists,
@@ -34,16 +36,14 @@ from .metrics.cards import CARDS, METRICS, VERSIONS, MetricName
 from .metrics.cknna import Variant, check_variant
 from .metrics.intrinsic_dimension import Method, check_method
 from .neighbours import load_faiss
-from .tiles import Kernel
 
 if TYPE_CHECKING:
     import xarray as xr
 
-OVERLAPS: tuple[MetricName, ...] = ("mutual_knn", "cknna")
-KERNELS: dict[MetricName, Kernel] = {
-    "linear_cka": "linear",
-    "distance_correlation": "distance",
-}
+Arithmetic = Literal["double", "single"]
+
+ENGINE_ROWS = 4096
+"""Up to this many rows double precision costs little; beyond, the engine takes over."""
 
 
 def pairwise(
@@ -61,6 +61,7 @@ def pairwise(
     imbalance_k: int = 1,
     dimension_method: Method = "twonn",
     dimension_k: int = 50,
+    arithmetic: Arithmetic | None = None,
 ) -> xr.Dataset:
     """Compare every pair of embeddings of the same structures.
 
@@ -84,11 +85,15 @@ def pairwise(
     groups : array_like, shape (n,), optional
         Labels; rows are relabeled within equal labels only.
     threads : int, optional
-        Threads for BLAS and FAISS; as they are set, by default.
+        Threads for BLAS and FAISS, or tasks at once in the engine; as they are set, by default.
     variant : str
         Of CKNNA.
     imbalance_k, dimension_method, dimension_k
         Settings of information imbalance and intrinsic dimension.
+    arithmetic : {"double", "single"}, optional
+        Double precision with every draw on all rows, or the engine's single precision, which does
+        the work of many rows as tasks of bounded memory (:mod:`.engine`). By default double up to
+        ``ENGINE_ROWS`` rows.
 
     Returns
     -------
@@ -110,7 +115,10 @@ def pairwise(
     -----
     Neighbours are searched once a model and row scaling, tiles of distances and products are made
     once for all models, and null draws relabel rows without searching again. Memory is O(n (d + k))
-    a model and O(n) a tile row; n x n is never held.
+    a model and O(n) a tile row; n x n is never held. The engine finds the same neighbours; its
+    distances carry float32's rounding (values move by less than 1e-6; rows that it cannot tell
+    apart share ranks), and global metrics draw their nulls on a sample of the rows, scaled (see
+    :mod:`.engine.nulls`; attributes ``null_rows`` and ``null_rank_rows`` say how many).
     """
     chosen = _check_metrics(metrics)
     scaling = _check_normalise(normalise, chosen)
@@ -118,8 +126,9 @@ def pairwise(
     check_method(dimension_method)
     if not 0.0 < alpha < 1.0:
         raise MetricError(f"alpha={alpha!r} is not between 0 and 1")
-    names, raw = _check_data(data)
-    n = raw[0].shape[0]
+    names, n = _check_rows(data)
+    if arithmetic not in (None, "double", "single"):
+        raise MetricError(f"arithmetic={arithmetic!r} is not one of double, single")
     least = MINIMUM_ROWS
     if set(OVERLAPS) & set(chosen):
         check_neighbour_count(k, n, least=2 if "cknna" in chosen else 1)
@@ -129,6 +138,20 @@ def pairwise(
         least = max(least, imbalance_k + 1)
     if "intrinsic_dimension" in chosen and dimension_method == "mle":
         check_neighbour_count(dimension_k, n, name="dimension_k", least=2)
+    if arithmetic == "single" or (arithmetic is None and n > ENGINE_ROWS):
+        return _by_engine(
+            data,
+            Settings(
+                scaling, k, permutations, seed, variant, imbalance_k, dimension_method, dimension_k
+            ),
+            None if groups is None else np.asarray(groups),
+            alpha=alpha,
+            threads=threads,
+        )
+    raw = [
+        as_rows(rows, name=f"model '{name}'")
+        for name, rows in zip(names, data.values(), strict=True)
+    ]
     sampling = Sampling(
         jackknife_blocks(n, least=least, seed=seed),
         calibration.permutations(n, permutations, seed=seed, groups=groups),
@@ -147,6 +170,9 @@ def pairwise(
         "dimension_k": dimension_k,
         "jackknife_blocks": sampling.count,
         "restricted_permutations": int(groups is not None),
+        "arithmetic": "double",
+        "null_rows": n,
+        "null_rank_rows": n,
     }
     spaces = {
         how: [Space(normalise_rows(rows, how)) for rows in raw]
@@ -157,7 +183,7 @@ def pairwise(
     constant = {
         name: np.array([space.constant for space in spaces[how]]) for name, how in scaling.items()
     }
-    return _dataset(names, {name: measured[name] for name in chosen}, constant, settings)
+    return dataset_of(names, {name: measured[name] for name in chosen}, constant, settings)
 
 
 def _measure(
@@ -200,21 +226,45 @@ def _measure(
     return measured
 
 
-def _check_data(data: Mapping[str, ArrayLike]) -> tuple[list[str], list[NDArray[np.float64]]]:
+def _by_engine(
+    data: Mapping[str, ArrayLike],
+    settings: Settings,
+    groups: NDArray[Any] | None,
+    *,
+    alpha: float,
+    threads: int | None,
+) -> xr.Dataset:
+    """All metrics by the engine, on threads of this process."""
+    from .engine.job import ArraySource, Job
+    from .engine.results import as_dataset
+    from .engine.run import run
+    from .engine.store import MemoryStore
+
+    arrays = {str(name): np.asarray(rows) for name, rows in data.items()}
+    job, store = Job(ArraySource(arrays), settings, groups), MemoryStore()
+    run(job, store, threads=threads or available_threads())
+    return as_dataset(job, store, alpha=alpha)
+
+
+def available_threads() -> int:
+    """Processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_rows(data: Mapping[str, ArrayLike]) -> tuple[list[str], int]:
     names = [str(name) for name in data]
     if not names:
         raise MetricError("pairwise: no models given; pass a mapping of name to array")
-    raw = [
-        as_rows(rows, name=f"model '{name}'")
-        for name, rows in zip(names, data.values(), strict=True)
-    ]
-    for name, rows in zip(names, raw, strict=True):
-        if rows.shape[0] != raw[0].shape[0]:
+    counts = [len(np.atleast_1d(np.asarray(rows))) for rows in data.values()]
+    for name, count in zip(names, counts, strict=True):
+        if count != counts[0]:
             raise MetricError(
-                f"model '{name}' has {rows.shape[0]} rows, model '{names[0]}' has "
-                f"{raw[0].shape[0]}; align them on common rows"
+                f"model '{name}' has {count} rows, model '{names[0]}' has {counts[0]}; align them "
+                "on common rows"
             )
-    return names, raw
+    return names, counts[0]
 
 
 def _check_metrics(metrics: Iterable[str]) -> list[MetricName]:
@@ -233,7 +283,7 @@ def _check_normalise(
 ) -> dict[MetricName, Normalise]:
     if isinstance(normalise, Mapping):
         for name in normalise:
-            if name not in CARDS:
+            if name not in METRICS:
                 raise MetricError(f"normalise names '{name}', not one of {', '.join(METRICS)}")
         return {name: normalise.get(name, CARDS[name].normalise) for name in chosen}
     return {name: normalise or CARDS[name].normalise for name in chosen}
@@ -250,12 +300,13 @@ def _limit(threads: int | None) -> Any:
     return threadpool_limits(limits=threads)
 
 
-def _dataset(
+def dataset_of(
     names: list[str],
     measured: dict[MetricName, Measured],
     constant: Mapping[MetricName, NDArray[np.bool_]],
     settings: dict[str, Any],
 ) -> xr.Dataset:
+    """Values, errors and calibrated scores of what was measured; settings become attributes."""
     import xarray as xr
 
     pairs = ("model_a", "model_b")

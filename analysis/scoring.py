@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score selections: one pass for all selections with the same rows, in this process or several.
+"""Score selections: one pass for all selections with the same rows.
 
 Each task runs on one thread and depends on nothing but its own rows and the settings, so scores are
 the same for any number of workers.
@@ -8,9 +8,7 @@ the same for any number of workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from itertools import permutations as ordered_pairs
@@ -19,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from . import effective_rank
 from .blocks import Space
-from .charts import ChartReader
+from .effective_rank import participation_ratio
 from .metrics import CARDS
 from .pairwise import pairwise
 from .selections import Selection
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 #: Version of the two scores below; rises whenever the same input would give another number.
-MODEL_VERSIONS = {"participation_ratio": "1", "distinct_share": "1"}
+MODEL_VERSIONS = {"participation_ratio": effective_rank.VERSION, "distinct_share": "1"}
 
 #: Pairs times rows above which a task is cut by metric, so that workers share it.
 SPLIT_ABOVE = 20_000
@@ -118,47 +117,68 @@ def make_tasks(selections: Sequence[Selection], metrics: Sequence[str]) -> list[
 
 
 def score_task(task: Task, data: Mapping[str, NDArray[np.float32]], settings: Settings) -> Scored:
-    """Score every selection of a task.
+    """Score every selection of a task, in this process.
 
     A chart with fewer than k + 2 distinct rows has no neighbours to speak of and is left out.
     """
+    shapes = {key: Shape.of(rows) for key, rows in data.items()}
+    kept = [key for key, shape in shapes.items() if shape.distinct >= settings.k + 2]
+    scores = None
+    if kept:
+        scores = pairwise(
+            {key: data[key] for key in kept},
+            metrics=task.metrics,
+            k=settings.k,
+            permutations=settings.permutations,
+            seed=settings.seed,
+            threads=1,
+        )
+    return put_together(task, scores, shapes, settings)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one chart's vectors are like: how many differ, and the directions they fill."""
+
+    distinct: int
+    participation_ratio: float
+
+    @staticmethod
+    def of(rows: NDArray[np.float32]) -> Shape:
+        """Of the rows of one chart."""
+        distinct = len(Space(np.asarray(rows, dtype=np.float64)).unique_rows)
+        return Shape(distinct, participation_ratio(rows))
+
+
+def put_together(
+    task: Task, scores: xr.Dataset | None, shapes: Mapping[str, Shape], settings: Settings
+) -> Scored:
+    """Cut the scores of a task's rows into those of its selections; thin charts are left out."""
     out = Scored()
-    distinct = {
-        key: len(Space(np.asarray(rows, dtype=np.float64)).unique_rows)
-        for key, rows in data.items()
-    }
     n, least = task.selections[0].n, settings.k + 2
     for selection in task.selections:
         thin = {
-            key: f"{distinct[key]} distinct vectors on {n} rows, {least} needed"
+            key: f"{shapes[key].distinct} distinct vectors on {n} rows, {least} needed"
             for key in selection.models
-            if distinct[key] < least
+            if shapes[key].distinct < least
         }
         if thin:
             out.excluded[selection.name] = thin
-    kept = [key for key in data if distinct[key] >= least]
-    if not kept:
+    if scores is None:
         return out
-    scores = pairwise(
-        {key: data[key] for key in kept},
-        metrics=task.metrics,
-        k=settings.k,
-        permutations=settings.permutations,
-        seed=settings.seed,
-        threads=1,
-    )
-    shapes = {}
-    if "intrinsic_dimension" in task.metrics:
-        shapes = {
-            "participation_ratio": {key: participation_ratio(data[key]) for key in kept},
-            "distinct_share": {key: distinct[key] / n for key in kept},
-        }
+    kept = [str(name) for name in scores["model_a"].to_numpy()]
     for selection in task.selections:
-        wanted = [key for key in selection.models if key in kept]
-        _cut(out, selection, scores, kept, wanted)
-        own = _described(selection, wanted)
-        for metric, values in shapes.items():
-            columns = {"value": np.array([values[key] for key in own], dtype=float)}
+        sound = [key for key in selection.models if shapes[key].distinct >= least]
+        _cut(out, selection, scores, kept, sound)
+        if "intrinsic_dimension" not in task.metrics:
+            continue
+        own = _described(selection, sound)
+        values = {
+            "participation_ratio": [shapes[key].participation_ratio for key in own],
+            "distinct_share": [shapes[key].distinct / n for key in own],
+        }
+        for metric, found in values.items():
+            columns = {"value": np.array(found, dtype=float)}
             out.models.append(Part(selection.name, metric, "none", (own,), columns))
     return out
 
@@ -196,24 +216,6 @@ def _cut(
         out.pairs.append(Part(selection.name, metric, normalise, keys, columns))
 
 
-def participation_ratio(x: NDArray[np.floating]) -> float:  # type: ignore[type-arg]
-    """Effective rank of an embedding: (sum l)^2 / sum l^2 over the covariance's eigenvalues l.
-
-    1 when one direction holds all variance, min(n - 1, d) when all directions hold the same.
-    Source: Gao et al. 2017 (bioRxiv 214262). NaN for a constant embedding.
-
-    Parameters
-    ----------
-    x : array, shape (n, d)
-    """
-    space = Space(np.asarray(x, dtype=np.float64))
-    if space.constant:
-        return float(np.nan)
-    centred = space.centred / np.abs(space.centred).max()
-    product = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    return float(np.trace(product) ** 2 / np.einsum("ij,ij->", product, product))
-
-
 def _described(selection: Selection, wanted: Sequence[str]) -> list[str]:
     """Charts whose own scores belong to a selection: of a partial one, the added chart's."""
     return [m for m in wanted if selection.role != "partial" or m == selection.models[-1]]
@@ -228,56 +230,3 @@ def _directions(
     if symmetric:
         return found
     return [direction for pair in found for direction in ordered_pairs(pair)]  # type: ignore[misc]
-
-
-def run_tasks(
-    tasks: Sequence[Task],
-    reader: ChartReader,
-    settings: Settings,
-    *,
-    workers: int,
-    done: Callable[[Task], None],
-) -> Iterator[Scored]:
-    """Score tasks in ``workers`` processes, in any order; with fewer than two, in this one.
-
-    Rows are read as tasks are handed out, so that memory holds those of the running ones.
-    """
-    left = list(tasks)
-    if workers > 1:
-        try:
-            for task, scored in _in_processes(left, reader, settings, workers):
-                left.remove(task)
-                done(task)
-                yield scored
-        except BrokenProcessPool:
-            # No processes to be had (a script without a main guard, too little memory): go on here.
-            reader.notes.append("worker processes could not be kept running; scored in one process")
-    for task in left:
-        scored = score_task(task, _rows(task, reader), settings)
-        done(task)
-        yield scored
-
-
-def _rows(task: Task, reader: ChartReader) -> dict[str, NDArray[np.float32]]:
-    """Vectors of every chart a task needs, in registry order."""
-    ids, needed = task.selections[0].ids, set(task.charts)
-    return {key: reader.rows(key, ids) for key in reader.charts if key in needed}
-
-
-def _in_processes(
-    tasks: Sequence[Task], reader: ChartReader, settings: Settings, workers: int
-) -> Iterator[tuple[Task, Scored]]:
-    from multiprocessing import get_context
-
-    waiting = list(tasks)
-    running: dict[Future[Scored], Task] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        while waiting or running:
-            while waiting and len(running) < workers + 1:
-                task = waiting.pop(0)
-                future = pool.submit(score_task, task, _rows(task, reader), settings)
-                running[future] = task
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                task = running.pop(future)
-                yield task, future.result()

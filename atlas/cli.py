@@ -287,6 +287,11 @@ def analyze(
     permutations: Annotated[int, typer.Option(min=0, help="Null draws a pair.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of subsamples and permutations.")] = 0,
     max_rows: Annotated[int, typer.Option(help="Largest selection; above, a sample.")] = 2000,
+    workers: Annotated[int, typer.Option(min=0, help="Local processes; 0 = this one.")] = 2,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address or file of a Dask scheduler.", envvar="DASK_SCHEDULER_ADDRESS"),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Keep scores whose inputs are unchanged.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -300,6 +305,8 @@ def analyze(
             permutations=permutations,
             seed=seed,
             max_rows=max_rows,
+            workers=workers,
+            scheduler=scheduler,
             resume=resume,
             reporter=reporter,
         )

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,21 +16,13 @@ from numpy.typing import NDArray
 
 from ..blocks import MINIMUM_ROWS, Normalise
 from ..calibration import JACKKNIFE_BLOCKS, Permutations, jackknife_blocks, permutations
+from ..choices import KERNELS, Settings
 from ..metrics.cards import VERSIONS, MetricName
-from ..metrics.cknna import Variant
-from ..metrics.intrinsic_dimension import Method
-from ..tiles import Kernel
 
 Step = Literal["models", "tiles", "pairs", "null_models", "null_tiles", "null_ranks"]
 
 #: Raised whenever a task would give other arrays for the same job.
 ENGINE_VERSION = 1
-
-OVERLAPS: tuple[MetricName, ...] = ("mutual_knn", "cknna")
-KERNELS: dict[MetricName, Kernel] = {
-    "linear_cka": "linear",
-    "distance_correlation": "distance",
-}
 
 #: Rows and columns of a tile at most.
 STRIP = 512
@@ -91,26 +83,6 @@ class ArraySource:
     def read(self, name: str) -> NDArray[Any]:
         """One model's embedding, shape (rows, features)."""
         return self.arrays[name]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every choice that a result depends on.
-
-    Attributes
-    ----------
-    scaling : dict of metric to row scaling
-        The metrics to compute, and how each scales rows.
-    """
-
-    scaling: Mapping[MetricName, Normalise]
-    k: int = 25
-    permutations: int = 0
-    seed: int = 0
-    variant: Variant = "masked_unbiased"
-    imbalance_k: int = 1
-    dimension_method: Method = "twonn"
-    dimension_k: int = 50
 
 
 @dataclass(frozen=True)
@@ -183,9 +155,9 @@ class Job:
         most = int(np.sqrt(TILE_BYTES / (4 * len(self.names))))
         size = max(64, min(STRIP, most))
         found = []
-        for start, stop in zip(self.bounds[:-1], self.bounds[1:], strict=True):
+        for start, stop in pairwise(self.bounds):
             cuts = np.linspace(start, stop, max(1, -(-(stop - start) // size)) + 1).astype(int)
-            found += [slice(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+            found += [slice(int(a), int(b)) for a, b in pairwise(cuts)]
         return found
 
     @cached_property

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from ...schemas.errors import MetricError
 from ..blocks import Normalise, Space, as_rows, normalise_rows, to_single
 from ..calibration import Permutations
+from ..choices import KERNELS, OVERLAPS
 from ..families import NeighbourLists, Sampling, measure_dimension
 from ..metrics.cknna import kernel_similarity
 from ..neighbours import Neighbours, Similarity
 from . import kernels
-from .job import KERNELS, OVERLAPS, Job
+from .job import Job
 from .store import Store
 
 #: Rows sampled for the mean distance that tiles are shifted by.
@@ -142,9 +143,7 @@ class _Scaled:
     def dimension(self) -> dict[str, NDArray]:  # type: ignore[type-arg]
         """Intrinsic dimension, over all rows and without each block."""
         settings = self.job.settings
-        sampling = Sampling(
-            self.job.labels, Permutations(np.empty((0, self.job.n), np.int32))
-        )
+        sampling = Sampling(self.job.labels, Permutations(np.empty((0, self.job.n), np.int32)))
         found = measure_dimension(
             [self.space],
             self._lists,

@@ -13,15 +13,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..blocks import Space, as_rows, normalise_rows, row_blocks, to_single
+from ..blocks import Normalise, Space, as_rows, normalise_rows, row_blocks, to_single
 from ..calibration import Permutations, permutations
+from ..choices import KERNELS
 from ..families import mirror
 from ..metrics.cards import MetricName
 from ..neighbours import nearest
 from ..nulls import Centred, null_covariances, rotation_sums
 from ..ranks import rank_tile
 from . import kernels
-from .job import DIAGONALS_PER_TASK, KERNELS, NULL_RANK_ROWS, STRIP, Job
+from .job import DIAGONALS_PER_TASK, STRIP, Job
 from .models import key_of
 from .store import Store
 from .tiles import tile_kernels, tile_scalings
@@ -35,9 +36,7 @@ def null_draws(job: Job, rows: NDArray[np.intp]) -> Permutations:
     groups = None if job.groups is None else job.groups[job.order][rows]
     if rows.size == job.n:
         return job.draws
-    return permutations(
-        rows.size, job.settings.permutations, seed=job.settings.seed, groups=groups
-    )
+    return permutations(rows.size, job.settings.permutations, seed=job.settings.seed, groups=groups)
 
 
 def global_rows(job: Job) -> NDArray[np.intp]:
@@ -104,9 +103,9 @@ def null_key(how: str, task: int) -> str:
     return f"nulltile-{how}-{task:05d}"
 
 
-def do_null_tiles(job: Job, store: Store, how: str, task: int) -> None:
+def do_null_tiles(job: Job, store: Store, how: Normalise, task: int) -> None:
     """Save one task's share of the centred products of all pairs under every draw."""
-    wanted = [kernel for kernel in tile_kernels(job, how)]  # type: ignore[arg-type]
+    wanted = tile_kernels(job, how)
     held = [store.load(key_of("null", how, i)) for i in range(len(job.names))]
     draws = null_draws(job, global_rows(job))
     n = global_rows(job).size
@@ -132,12 +131,12 @@ def do_null_tiles(job: Job, store: Store, how: str, task: int) -> None:
     store.save(null_key(how, task), {kernel: np.concatenate(p) for kernel, p in parts.items()})
 
 
-def gather_global(job: Job, store: Store, how: str) -> dict[MetricName, NDArray[np.float64]]:
+def gather_global(job: Job, store: Store, how: Normalise) -> dict[MetricName, NDArray[np.float64]]:
     """Null draws of the global metrics of one row scaling, shape (draws, m, m) each."""
     n, m = global_rows(job).size, len(job.names)
     held = [store.load(key_of("null", how, i)) for i in range(m)]
     out: dict[MetricName, NDArray[np.float64]] = {}
-    for name in job.kernels().get(how, []):  # type: ignore[call-overload]
+    for name in job.kernels().get(how, []):
         kernel = KERNELS[name]
         total = np.zeros((job.settings.permutations, m, m))
         for task in range(null_tile_tasks(job)):
@@ -171,7 +170,7 @@ def do_null_ranks(job: Job, store: Store, model: int) -> None:
 
 def gather_ranks(job: Job, store: Store) -> NDArray[np.float64]:
     """Null draws of information imbalance, shape (draws, m, m)."""
-    n = min(job.n, NULL_RANK_ROWS)
+    n = job.null_rank_rows.size
     means = np.stack([store.load(rank_key(i))["mean"] for i in range(len(job.names))], axis=2)
     drawn = 2.0 * means / n
     return 1.0 + (drawn - 1.0) * np.sqrt(n / job.n) if n < job.n else drawn

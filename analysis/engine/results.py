@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tasks of a job add up to: values, values without a block, and null draws of each metric."""
+"""What the tasks of a job add up to: values, values without a block, null draws."""
 
 from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..choices import KERNELS, OVERLAPS
 from ..families import Measured, correlations, mirror
-from ..metrics.cards import MetricName
+from ..metrics.cards import VERSIONS, MetricName
 from ..metrics.cknna import align, divide_by_self
 from ..metrics.information_imbalance import from_mean_rank
 from ..overlaps import SharedSums
+from ..pairwise import dataset_of
 from . import nulls
-from .job import KERNELS, OVERLAPS, Job
+from .job import Job
 from .models import key_of
 from .overlaps import gather_pairs
 from .store import Store
 from .tiles import gather_tiles, tile_scalings
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def gather(job: Job, store: Store) -> dict[MetricName, Measured]:
@@ -41,9 +49,7 @@ def gather(job: Job, store: Store) -> dict[MetricName, Measured]:
             out[name] = _overlap(job, store, name)
     how_dimension = job.settings.scaling.get("intrinsic_dimension")
     if how_dimension is not None:
-        held = [
-            store.load(key_of("dimension", how_dimension, i)) for i in range(len(job.names))
-        ]
+        held = [store.load(key_of("dimension", how_dimension, i)) for i in range(len(job.names))]
         out["intrinsic_dimension"] = Measured(
             np.concatenate([one["value"] for one in held]),
             np.stack([one["deleted"] for one in held], axis=1),
@@ -86,3 +92,29 @@ def _overlap(job: Job, store: Store, name: MetricName) -> Measured:
 
 def _cut(sums: SharedSums, place: int) -> SharedSums:
     return SharedSums(**{name: getattr(sums, name)[place] for name in vars(sums)})
+
+
+def as_dataset(job: Job, store: Store, *, alpha: float = 0.05) -> xr.Dataset:
+    """Every metric of a job whose tasks are done, as :func:`.pairwise.pairwise` gives them."""
+    settings = job.settings
+    attributes = {
+        "n": job.n,
+        "k": settings.k,
+        "permutations": settings.permutations,
+        "seed": settings.seed,
+        "alpha": alpha,
+        "normalise": json.dumps(dict(settings.scaling)),
+        "metric_versions": json.dumps({name: VERSIONS[name] for name in settings.scaling}),
+        "cknna_variant": settings.variant,
+        "imbalance_k": settings.imbalance_k,
+        "dimension_method": settings.dimension_method,
+        "dimension_k": settings.dimension_k,
+        "jackknife_blocks": job.bounds.size - 1,
+        "restricted_permutations": int(job.groups is not None),
+        "arithmetic": "single",
+        "null_rows": nulls.global_rows(job).size,
+        "null_rank_rows": job.null_rank_rows.size,
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        measured, constant = gather(job, store), constant_models(job, store)
+        return dataset_of(list(job.names), measured, constant, attributes)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...schemas.errors import missing_extra
 from ...schemas.progress import Reporter, Silent
+from ..choices import OVERLAPS
 from ..neighbours import load_faiss
 from . import models, nulls, overlaps, tiles
-from .job import OVERLAPS, Job, Step
+from .job import Job, Step
 from .store import FolderStore, Store
 
 if TYPE_CHECKING:
@@ -150,15 +151,27 @@ def _on_cluster(job: Job, store: Store, tasks: list[Task], client: Client) -> It
     from dask.distributed import as_completed as completed
 
     assert isinstance(store, FolderStore)
-    packed = pickle.dumps(job)
-    futures = client.map(
-        _remote, tasks, root=str(store.root.absolute()), packed=packed, pure=False, retries=2
-    )
-    try:
-        for future in completed(futures):
-            yield future.result()
-    finally:
-        client.cancel(futures)
+    root, packed = str(store.root.absolute()), pickle.dumps(job)
+    for last in (False, False, True):
+        # The job is sent once, to all workers; should those that hold it all be lost, once more.
+        held = client.scatter(_Packed(packed), broadcast=True, hash=False)
+        futures = client.map(_remote, tasks, root=root, job=held, pure=False, retries=2)
+        try:
+            for future in completed(futures):
+                if last or future.status == "finished" or future.status == "error":
+                    yield future.result()
+        finally:
+            client.cancel(futures)
+        tasks = [task for task in tasks if task.key not in store]
+        if not tasks:
+            return
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A job on its way."""
+
+    content: bytes
 
 
 @lru_cache(maxsize=2)
@@ -167,13 +180,12 @@ def _unpacked(packed: bytes) -> Job:
     return job
 
 
-def _remote(task: Task, *, root: str, packed: bytes) -> Done:
+def _remote(task: Task, *, root: str, job: _Packed) -> Done:
     store = FolderStore(Path(root))
-    job = _unpacked(packed)
     if task.key in store:  # someone was faster, or an earlier try finished before it was lost
         return Done(task, 0.0, 0.0)
     with one_thread_each():
-        return do_task(job, store, task)
+        return do_task(_unpacked(job.content), store, task)
 
 
 def do_task(job: Job, store: Store, task: Task) -> Done:

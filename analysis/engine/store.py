@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -101,14 +100,14 @@ class FolderStore:
         """Let go of a group; absent ones are no fault."""
         aside = self.root / f".{key}-{uuid.uuid4().hex}"
         try:
-            os.rename(self.root / key, aside)
+            (self.root / key).rename(aside)
         except FileNotFoundError:
             return
         shutil.rmtree(aside, ignore_errors=True)
 
     def _place(self, stage: Path, place: Path) -> None:
         try:
-            os.rename(stage, place)
+            stage.rename(place)
         except OSError:
             # Someone else was faster with the same arrays.
             if not place.is_dir():

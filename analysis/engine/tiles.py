@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..blocks import Normalise
+from ..choices import KERNELS
 from ..tiles import Kernel, PairSums
 from . import kernels
-from .job import KERNELS, Job
+from .job import Job
 from .models import key_of
 from .store import Store
 

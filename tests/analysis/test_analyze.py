@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,18 +22,28 @@ from atlas_factory import (
     use_made_up_registry,
     write_atlas,
 )
+from dask.distributed import Client, LocalCluster
 
-from matteratlas.analysis import charts, metrics, scoring
+from matteratlas.analysis import charts, metrics, running, scoring
 from matteratlas.analysis.analyze import analyze
+from matteratlas.analysis.effective_rank import participation_ratio
 from matteratlas.analysis.record import ANALYSIS
-from matteratlas.analysis.scoring import participation_ratio
 from matteratlas.builders.adapters.base import Missing
 from matteratlas.registry.archive import open_atlas
 from matteratlas.registry.validate import validate
-from matteratlas.schemas.errors import ArchiveError, MetricError
+from matteratlas.schemas.errors import ArchiveError, MetricError, SourceError
 from matteratlas.schemas.scores import SCORE_TABLES
 
 OPTIONS = {"permutations": 99, "workers": 1}
+
+
+@pytest.fixture
+def workers_know() -> Iterator[None]:
+    """Workers in processes of their own see the made-up registry too."""
+    with dask.config.set(
+        {"distributed.worker.preload": [str(Path(__file__).parent / "preload.py")]}
+    ):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -234,21 +248,80 @@ def test_what_changed_is_computed_again(copy: Path, change: str) -> None:
     assert analyze(copy, **options).kept
 
 
-def test_bytes_do_not_depend_on_workers(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_do_not_depend_on_where_tasks_run(copy: Path, workers_know: None) -> None:
+    """Here, on processes made for it, and on a scheduler that was there before."""
     before = hashes(copy)
-    handed = []
-    original = scoring._in_processes
-
-    def spy(tasks: list[scoring.Task], *rest: object) -> object:
-        handed.extend(tasks)
-        return original(tasks, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(scoring, "_in_processes", spy)
-    report = analyze(copy, **{**OPTIONS, "workers": 2}, resume=False)
-    assert handed
-    assert not report.kept
-    assert not any("one process" in note for note in report.notes)
+    assert not analyze(copy, **{**OPTIONS, "workers": 2}, resume=False).kept
     assert hashes(copy) == before
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as there,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("DASK_SCHEDULER_ADDRESS", there.scheduler_address)
+        assert not analyze(copy, **OPTIONS, resume=False).kept
+    assert hashes(copy) == before
+    assert not (copy / running.WORK).exists()
+
+
+def test_no_scheduler_there_is_one_line(copy: Path) -> None:
+    with pytest.raises(SourceError, match=r"tcp://127.0.0.1:9' does not answer"):
+        analyze(copy, **OPTIONS, resume=False, scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_killed_run_goes_on_from_its_parts(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, ran = hashes(copy), []
+    shutil.rmtree(copy / "scores")
+    original = running.score_task
+
+    def dying(task: scoring.Task, *rest: object) -> scoring.Scored:
+        ran.append(task)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return original(task, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(running, "score_task", dying)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(copy, **OPTIONS, resume=False)
+    parts = sorted((copy / running.WORK).glob("*/part-*.json"))
+    assert len(parts) == 2
+    assert validate(copy).ok
+    parts[0].write_text(parts[0].read_text()[:100])  # not whole: done again
+    analyze(copy, **OPTIONS)
+    assert hashes(copy) == before
+    assert not (copy / running.WORK).exists()
+    assert len(ran) - 2 == len(set(ran))
+
+
+def test_a_killed_worker_loses_nothing(copy: Path, workers_know: None) -> None:
+    before = hashes(copy)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as there,
+        Client(there) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        run = pool.submit(analyze, copy, **OPTIONS, resume=False, scheduler=there.scheduler_address)
+        while not list((copy / running.WORK).glob("*/part-*.json")) and not run.done():
+            time.sleep(0.01)
+        victim = next(iter(client.run(os.getpid).values()))
+        os.kill(victim, signal.SIGKILL)
+        assert not run.result().kept
+    assert hashes(copy) == before
+
+
+def test_large_selections_are_scored_by_the_engine(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same scores but for the rounding of single precision and the nulls' samples."""
+    before = read(copy, "pairs")
+    monkeypatch.setattr(running, "ENGINE_ROWS", 0)
+    analyze(copy, **OPTIONS, resume=False)
+    after = read(copy, "pairs")
+    assert len(after) == len(before)
+    for name in ("value", "standard_error"):
+        # A rank that rounding leaves open moves an imbalance of so few rows by this much.
+        np.testing.assert_allclose(after[name], before[name], atol=1e-4, equal_nan=True)
+    near = after["metric"].isin(["mutual_knn", "cknna"])
+    np.testing.assert_allclose(after["p_value"][near], before["p_value"][near], equal_nan=True)
 
 
 def test_costly_tasks_are_cut_by_metric_without_changing_scores(
@@ -323,27 +396,6 @@ def test_vectors_read_as_they_are_needed_give_the_same_scores(
     monkeypatch.setattr(charts, "CACHE_BYTES", 0)
     analyze(copy, **OPTIONS, resume=False)
     assert hashes(copy) == before
-
-
-def test_dead_workers_are_replaced_by_this_process(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = hashes(copy)
-    original = scoring.score_task
-
-    def dying(
-        tasks: list[scoring.Task], reader: charts.ChartReader, settings: scoring.Settings, _: int
-    ) -> Iterator[tuple[scoring.Task, scoring.Scored]]:
-        task = tasks[0]
-        yield task, original(task, scoring._rows(task, reader), settings)
-        raise BrokenProcessPool
-
-    monkeypatch.setattr(scoring, "_in_processes", dying)
-    report = analyze(copy, **{**OPTIONS, "workers": 2}, resume=False)
-    assert any("scored in one process" in note for note in report.notes)
-    after = hashes(copy)
-    del before["analysis.json"], after["analysis.json"]
-    assert after == before
 
 
 def test_models_that_embedded_nothing_of_a_kind_are_no_trouble(copy: Path) -> None:

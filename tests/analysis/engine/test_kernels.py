@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from matteratlas.analysis.engine import kernels
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def lists(random: np.random.Generator, n: int, reach: int) -> np.ndarray:
+    """Neighbour lists of random order."""
+    rows = [random.permutation(np.delete(np.arange(n), i))[:reach] for i in range(n)]
+    return np.array(rows, np.int32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.integers(1, 40), st.integers(1, 12), st.booleans())
+def test_counts_are_those_of_comparing_all(seed: int, columns: int, t: int, tied: bool) -> None:
+    random = np.random.default_rng(seed)
+    squared = random.random((5, columns)).astype(np.float32)
+    if tied:
+        squared = np.round(squared * 4) / 4
+    middle = np.sort(random.choice(squared.ravel(), (5, t)), axis=1)
+    low, high = middle - np.float32(1e-3), middle + np.float32(1e-3)
+    doubled = np.ones((5, t), np.int32)
+    kernels.count_closer(squared, low, high, doubled, np.empty(columns, np.float32))
+    lines = squared[:, None, :]
+    expected = 1 + (lines < low[..., None]).sum(axis=2) + (lines <= high[..., None]).sum(axis=2)
+    np.testing.assert_array_equal(doubled, expected)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_finished_tile(copies: bool, diagonal: bool) -> None:
+    random = np.random.default_rng(3)
+    x = random.normal(size=(6, 4)).astype(np.float32)
+    y = x if diagonal else random.normal(size=(9, 4)).astype(np.float32)
+    labels = [np.arange(len(z), dtype=np.int32) + 100 * i for i, z in enumerate((x, y))]
+    if copies:
+        labels[0][2], labels[1][5] = 7, 7
+        if diagonal:
+            labels[0] = labels[1] = np.array([0, 1, 2, 3, 1, 5], np.int32)
+    else:
+        labels = [np.empty(0, np.int32)] * 2
+    shape = (len(x), len(y))
+    squared, distance, linear = (np.empty(shape, np.float32) for _ in range(3))
+    sums = [np.full(6, 0.5), np.full(6, 0.25)]
+    kernels.finish_tile(
+        x @ y.T, (x**2).sum(1), (y**2).sum(1), *labels, diagonal, 1.5,
+        squared, distance, linear, *sums,
+    )  # fmt: skip
+    expected = ((x[:, None] - y[None]) ** 2).sum(axis=2)
+    if copies:
+        expected[labels[0][:, None] == labels[1]] = 0.0
+    away = np.sqrt(expected) - 1.5
+    gram = (x @ y.T).copy()
+    if diagonal:
+        for matrix in (away, gram):
+            np.fill_diagonal(matrix, 0.0)
+        np.fill_diagonal(expected, np.inf)
+    np.testing.assert_allclose(squared, expected, rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(distance, away, atol=2e-3)  # the root of a rounded 0
+    np.testing.assert_array_equal(linear, gram)
+    np.testing.assert_allclose(sums[0], 0.5 + distance.sum(axis=1), atol=1e-5)
+    np.testing.assert_allclose(sums[1], 0.25 + gram.sum(axis=1), atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.integers(2, 4), st.integers(1, 5))
+def test_members_are_the_nearest_that_are_left(seed: int, groups: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    n = 24
+    blocks = random.permutation(np.arange(n) % groups).astype(np.int32)
+    full = lists(random, n, n - 1)
+    reach = int(random.integers(k, n))
+    member = np.empty((n, reach), np.uint16)
+    lacking = kernels.membership(full[:, :reach].copy(), blocks, k, groups, member)
+    short = 0
+    for i in range(n):
+        for g in range(-1, groups):
+            bit = (member[i] >> (g + 1)) & 1
+            if g == blocks[i]:
+                assert not bit.any()
+                continue
+            kept = full[i] if g < 0 else full[i][blocks[full[i]] != g]
+            expected = np.isin(full[i, :reach], kept[:k])
+            np.testing.assert_array_equal(bit.astype(bool), expected)
+            if g >= 0:
+                short = max(short, k - (blocks[full[i, :reach]] != g).sum())
+    assert max(lacking, 0) == short
+    returned = np.empty_like(member)
+    kernels.returning(full[:, :reach].copy(), member, returned)
+    i, p = int(random.integers(n)), int(random.integers(reach))
+    back = np.flatnonzero(full[full[i, p], :reach] == i)
+    expected = member[i, p] & member[full[i, p], back[0]] if back.size else 0
+    assert returned[i, p] == expected
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.booleans())
+def test_shared_kernels_bit_by_bit(seed: int, offsets: bool) -> None:
+    random = np.random.default_rng(seed)
+    n, reach, k, groups = 20, 9, 4, 3
+    blocks = random.permutation(np.arange(n) % groups).astype(np.int32)
+    sides = []
+    for _ in range(2):
+        indices = lists(random, n, reach)
+        member = np.empty((n, reach), np.uint16)
+        kernels.membership(indices, blocks, k, groups, member)
+        returned = np.empty_like(member)
+        kernels.returning(indices, member, returned)
+        off = random.normal(size=(n, groups + 1 if offsets else 0))
+        sides.append((indices, member, returned, random.normal(size=(n, reach)), off))
+    place, sums = np.zeros(n, np.int32), np.empty((9, groups + 1))
+    kernels.shared_kernels(*sides[0], *sides[1], place, np.empty((n, groups + 1, 4)), sums)
+    counts = np.zeros(groups + 1, np.int64)
+    kernels.shared_edges(*sides[0][:2], *sides[1][:2], place, counts)
+    assert not place.any()
+    np.testing.assert_array_equal(counts, sums[0])
+    for g in range(groups + 1):
+        on, back, value = [], [], []
+        for indices, member, returned, values, off in sides:
+            matrices = np.zeros((3, n, n))
+            at = (np.arange(n)[:, None], indices)
+            matrices[0][at] = (member >> g) & 1
+            matrices[1][at] = (returned >> g) & 1
+            matrices[2][at] = values - (off[:, [g]] if offsets else 0.0)
+            for held, matrix in zip((on, back, value), matrices, strict=True):
+                held.append(matrix)
+        both = on[0] * on[1]
+        p, q = both * value[0], both * value[1]
+        expected = [
+            both.sum(), (p * q).sum(), (p * q * back[0] * back[1]).sum(), p.sum(), q.sum(),
+            p.sum(1) @ q.sum(1), p.sum(0) @ q.sum(0), p.sum(1) @ q.sum(0), p.sum(0) @ q.sum(1),
+        ]  # fmt: skip
+        np.testing.assert_allclose(sums[:, g], expected, atol=1e-10)
