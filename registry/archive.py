@@ -17,6 +17,7 @@ from .cache import Cache
 from .catalog import SET_ORDER
 from .contents import Contents
 from .files import Files
+from .replies import redacted
 from .rows import LazyRows, attach
 from .shards import ShardedArray
 from .unit import Nothing, Unit, open_units
@@ -63,7 +64,7 @@ class Atlas(Contents):
 
     def __repr__(self) -> str:
         return (
-            f"<Atlas {self.location} {self.version}: {len(self.index['models'])} models, "
+            f"<Atlas {redacted(self.location)} {self.version}: {len(self.index['models'])} models, "
             f"{self.units['set'].nunique()} sets>"
         )
 
@@ -254,7 +255,7 @@ class Atlas(Contents):
                 "set": ("structure", np.concatenate(owners) if owners else np.empty(0, object)),
             },
             name=model,
-            attrs={"units": "1", "atlas": self.location, "version": self.version},
+            attrs={"units": "1", "atlas": redacted(self.location), "version": self.version},
         )
 
     def _gather(self, model: str, layer: str, rows: pd.DataFrame) -> xr.DataArray:
@@ -263,7 +264,7 @@ class Atlas(Contents):
         owner = np.full(len(rows), -1, dtype=np.int32)
         matrices: list[ShardedArray | Nothing] = []
         attrs: dict[str, Any] = {}
-        name = f"{model}-{self.location}-{layer}"
+        name = f"{model}-{redacted(self.location)}-{layer}"
         for set_id in pd.unique(rows["set"]):
             mine = (rows["set"] == set_id).to_numpy() & (place >= 0)
             if not mine.any():
@@ -286,7 +287,12 @@ class Atlas(Contents):
                 },
             },
             name=model,
-            attrs={"units": "1", "matemb": attrs, "atlas": self.location, "version": self.version},
+            attrs={
+                "units": "1",
+                "matemb": attrs,
+                "atlas": redacted(self.location),
+                "version": self.version,
+            },
         )
         return attach(array, lazy)
 
@@ -327,7 +333,9 @@ class Atlas(Contents):
             # set and stratum that are named are the first model's.
             others = ("set", "stratum", "kind") if variables else ()
             variables[model] = array.drop_vars(["reason", *others])
-        return xr.Dataset(variables, attrs={"atlas": self.location, "version": self.version})
+        return xr.Dataset(
+            variables, attrs={"atlas": redacted(self.location), "version": self.version}
+        )
 
     def nodes(self, model: str, structure_id: str, *, layer: str | None = None) -> xr.DataArray:
         """Atom, residue or token vectors of one structure; float32, dims (node, feature).

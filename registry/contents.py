@@ -202,6 +202,8 @@ class Contents:
 
         ``linked`` names the earlier set that holds the same structure.
         """
+        if not self.set_ids:
+            raise ArchiveError(f"{self.location}: {SETS} names no set; fetch or build it again")
         tables = link_sets({s: self._structures(s) for s in self.set_ids})
         # Sets declare different labels: the union, NaN where a set has none.
         frames = [t.dropna(axis=1, how="all") for t in tables.values()]

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+#: User and password of a URL, and tokens of the Hub: in no message, whoever wrote it.
+_SECRET = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=\bhf_)[A-Za-z0-9]{20,}")
 
 
 class AtlasError(Exception):
@@ -17,7 +22,7 @@ class AtlasError(Exception):
         if not (line.isascii() and line.isprintable()):
             # What foreign data say must not steer a terminal, nor turn its line round.
             line = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line)
-        super().__init__(line)
+        super().__init__(_SECRET.sub("", line))
 
 
 class CardError(AtlasError):

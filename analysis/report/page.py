@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...registry.archive import Atlas
+from ...registry.replies import redacted
 from ...schemas.errors import ArchiveError, missing_extra, of_sound_data
 from . import cards, contrasts, coverage, data, figures, matrices, summary
 from .formats import FILTERS
@@ -166,7 +167,7 @@ def vega_bundle() -> str:
 
 def atlas_name(atlas: Atlas) -> str:
     """The last part of the atlas's location: a name, never where it lies on this machine."""
-    name = atlas.location.rstrip("/").rsplit("/", 1)[-1]
+    name = redacted(atlas.location).rstrip("/").rsplit("/", 1)[-1]
     return Path(name).resolve().name if name in ("", ".", "..") else name
 
 

@@ -88,7 +88,8 @@ def test_paths_that_no_release_has(released: Path, path: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("format_version", 7), ("format_version", "9" * 5000), ("format_version", "2.0\n"),
-     ("version", None), ("version", "../1.0.0"), ("version", ["1.0.0"]), ("version", "<script>"), ("parent", "x"),
+     ("version", None), ("version", "../1.0.0"), ("version", ["1.0.0"]), ("version", "<script>"),
+     ("parent", "x"),
      ("parent", {"version": "1", "manifest_sha256": 3}), ("parent", {"evil": 1}), ("parent", []),
      ("tools", None), ("tools", {"numpy": 2}), ("tools", {"numpy": "\x1b[31m"})],
 )  # fmt: skip
