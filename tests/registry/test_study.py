@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +109,17 @@ def test_the_card_has_a_status(row: StudyModel) -> None:
     assert status.state in {"ran", "loads", "blocked"}
     assert (status.state == "ran") <= catalog.at_hand(card)
     assert status.why or status.state != "blocked"
+
+
+def test_the_page_of_charts_says_the_same() -> None:
+    """``docs/reference/charts.md`` is written by ``benchmarks/charts.py``; here is what may age."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "charts.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found = {
+        int(cells[1]): (cells[2].strip(), cells[3].strip(" `"), cells[5].strip())
+        for cells in (line.split("|") for line in lines)
+        if len(cells) == 9 and cells[1].strip().isdigit()
+    }
+    assert found == {
+        r.row: (r.name, r.card, str(catalog.status(catalog.model(r.card)))) for r in ROWS
+    }
