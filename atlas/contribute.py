@@ -274,7 +274,9 @@ def _check_data(
         text = "nothing to compare with"
         report.add("alignment", "skipped", text, "give --against FOLDER or hf://datasets/ORG/NAME")
         return
-    report.reference = reference.location[-200:]
+    # Reports are posted: of a folder its name is enough.
+    where = reference.location
+    report.reference = where[-200:] if "://" in where else Path(where).name
     check_dataset(report, atlas, card, reference)
     check_alignment(report, atlas, card, reference)
     reporter.advance("comparison", 1)

@@ -222,7 +222,7 @@ def adapter_digest(contribution: Contribution) -> str:
     if contribution.adapter_path is not None:
         plain.append(contribution.adapter_path)
     for path in filter(Path.is_file, plain):
-        content.update(path.relative_to(contribution.folder).as_posix().encode())
+        content.update(f"{path.parent.name}/{path.name}\n".encode())
         with path.open("rb") as handle:
             content.update(hashlib.file_digest(handle, "sha256").digest())
     return content.hexdigest()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +17,7 @@ from matteratlas.builders.contribute.folder import open_contribution
 from matteratlas.builders.contribute.report import Check, Report, markdown, plain, read_report
 from matteratlas.builders.contribute.scaffold import scaffold
 from matteratlas.contribute import check, submit
+from matteratlas.registry import catalog
 from matteratlas.schemas.cards import Modality
 from matteratlas.schemas.errors import ArchiveError, CardError
 
@@ -134,6 +137,42 @@ def test_values_that_say_nothing(tmp_path: Path) -> None:
     code, told = run("contribute", "check", str(folder), "--sets", "g2")
     assert code == 1 and "no test_autocorrelation.py" in told
     assert "build" not in {c.name for c in read_report(folder / "report.json").checks}
+
+
+def test_a_card_in_place_is_checked_with_its_adapter_and_test(tmp_path: Path) -> None:
+    """As CI does on a pull request of the code repository; nothing is written beside the card."""
+    (path,) = [p for p in catalog.model_card_paths() if p.stem == "maccs"]
+    found = open_contribution(path)
+    assert [p.name for p in found.sources()] == [
+        "maccs.yaml", "fingerprints.py", "test_fingerprints.py"
+    ]  # fmt: skip
+    assert found.in_registry and found.work.parts[-3:] == ("out", "contribute", "maccs")
+    before = sorted(path.parent.iterdir())
+    report = check(path, sets=["g2"], work=tmp_path)
+    assert report.ok, failed(report)
+    assert {"test", "recomputed rows", "determinism"} <= {c.name for c in report.checks}
+    assert sorted(path.parent.iterdir()) == before and (tmp_path / "report.md").is_file()
+
+
+def test_reading_reports_and_cards_takes_the_core_alone(tmp_path: Path) -> None:
+    """The jobs that comment install no model, no chemistry and no analysis."""
+    (path,) = [p for p in catalog.model_card_paths() if p.stem == "maccs"]
+    (tmp_path / "maccs.yaml").write_bytes(path.read_bytes())
+    script = f"""
+import sys
+for name in "torch rdkit ase pymatgen faiss distributed altair jinja2 threadpoolctl".split():
+    sys.modules[name] = None
+from matteratlas.cli import app
+for words in (["check", {str(tmp_path)!r}, "--card-only"],
+              ["comment", {str(tmp_path / "report.json")!r}]):
+    try:
+        app(["contribute", *words])
+    except SystemExit as end:
+        assert not end.code, (words, end.code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "all checks passed" in done.stdout and "<code>maccs</code>" in done.stdout
 
 
 def test_reports_come_back_and_nothing_in_them_is_markup(tmp_path: Path) -> None:
