@@ -73,7 +73,7 @@ def told_in_a_line(root: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno is None or error.errno not in _DISK:
             raise
         raise ArchiveError(
             f"{error.filename or root}: {os.strerror(error.errno)}; make room or access, and "

@@ -104,7 +104,7 @@ class Atlas(Contents):
             return super()._declared(path)
         model, _, name = path.removeprefix(f"{PARQUET}/").partition("/")
         files = self.unit(model, name.removesuffix(".parquet")).record.files
-        (found,) = [f for f in files if f.path == path] or [None]
+        found = next((f for f in files if f.path == path), None)
         return found.model_dump() if found else super()._declared(path)
 
     def _require(self, model: str) -> None:
