@@ -7,7 +7,7 @@ Rows are numbered in the order of the jackknife blocks throughout.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -16,14 +16,19 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _compiled(function: _F) -> _F:
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return cast(_F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 def _summing(function: _F) -> _F:
     # Sums may be taken in any order: they are spread over the lanes of the processor.
-    return numba.njit(  # type: ignore[no-any-return]
-        cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"}
-    )(function)
+    options = {
+        "reassoc",
+        "nsz",
+        "contract",
+    }
+    return cast(
+        _F, numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=options)(function)
+    )
 
 
 @_summing

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,7 @@ def do_model(job: Job, store: Store, model: int) -> None:
             "rows"
         )
     scaling = job.settings.scaling
-    constant = {}
+    constant: dict[str, NDArray[Any]] = {}
     for how in dict.fromkeys(scaling.values()):
         one = _Scaled(job, how, Space(normalise_rows(raw, how)))
         asked = {metric for metric, scaled in scaling.items() if scaled == how}
@@ -79,7 +81,7 @@ class _Scaled:
         }
         self._reach = max(self._lists.reach(depth.get(m, 1), job.n) for m in asked)
 
-    def points(self) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    def points(self) -> dict[str, NDArray[Any]]:
         """Centred float32 rows, and what tiles are finished with."""
         space = self.space
         points, scale = to_single(space.centred[self.job.order])
@@ -90,32 +92,34 @@ class _Scaled:
         shift = np.sqrt(np.maximum(gaps, 0.0)).mean()
         none = np.empty(0, np.int32)
         copies = none if space.copies is None else space.copies[self.job.order].astype(np.int32)
-        return {
+        out: dict[str, NDArray[Any]] = {
             "points": points,
             "squares": squares,
             "copies": copies,
             "scale": np.array(scale),
             "shift": np.array(shift),
         }
+        return out
 
-    def ranked(self) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    def ranked(self) -> dict[str, NDArray[Any]]:
         """Neighbours whose ranks are averaged: over all rows, or without some block."""
         indices, member = self._members(self.job.settings.imbalance_k, "euclidean")
         used = member != 0
         width = int(used.sum(axis=1).max())
         order = np.argsort(~used, axis=1, kind="stable")[:, :width]
-        return {
+        out: dict[str, NDArray[Any]] = {
             "indices": np.take_along_axis(indices, order, axis=1),
             "member": np.take_along_axis(member, order, axis=1),
         }
+        return out
 
-    def edges(self, *, values: bool) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    def edges(self, *, values: bool) -> dict[str, NDArray[Any]]:
         """Neighbour lists as edges, with kernel values if asked for."""
         job, space = self.job, self.space
         k, variant = job.settings.k, job.settings.variant
         similarity: Similarity = kernel_similarity(space, self.how) if values else "euclidean"
         indices, member = self._members(k, similarity)
-        out = {"indices": indices, "member": member}
+        out: dict[str, NDArray[Any]] = {"indices": indices, "member": member}
         if not values:
             return out
         found = self._found(similarity, indices.shape[1])
@@ -140,7 +144,7 @@ class _Scaled:
         kernels.returning(indices, member, returned)
         return out | {"values": kernel, "offsets": offsets, "returned": returned}
 
-    def dimension(self) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    def dimension(self) -> dict[str, NDArray[Any]]:
         """Intrinsic dimension, over all rows and without each block."""
         settings = self.job.settings
         sampling = Sampling(self.job.labels, Permutations(np.empty((0, self.job.n), np.int32)))

@@ -10,6 +10,8 @@ CKA, bias-corrected distance correlation) as 1 / n (Szekely & Rizzo 2013, sectio
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,7 +51,7 @@ def do_null_model(job: Job, store: Store, model: int) -> None:
     raw = as_rows(job.source.read(job.names[model]))
     for how in tile_scalings(job):
         scaled = normalise_rows(raw[job.order], how)
-        out = {}
+        out: dict[str, NDArray[Any]] = {}
         wanted = tile_kernels(job, how)
         if wanted:
             points, scale = to_single(Space(scaled[global_rows(job)]).centred)

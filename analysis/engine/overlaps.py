@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +135,7 @@ class _Held:
             order = np.argsort(offset, kind="stable")
             starts = np.zeros(n + 1, np.int64)
             np.cumsum(np.bincount(offset, minlength=n), out=starts[1:])
-            along = {
+            along: dict[str, NDArray[Any]] = {
                 "starts": starts,
                 "places": place[rows[order]].astype(np.int32),
                 "rows": rows[order].astype(np.int32),
@@ -167,14 +168,17 @@ class _Held:
             )  # fmt: skip
             return np.concatenate([counts[:, None], np.zeros((len(_FIELDS) - 1, 1))])
         sums = np.empty((len(_FIELDS), 1))
-        kernels.shared_kernels(
-            *(np.ascontiguousarray(x) for x in (
-                first, one["member"][:, :k], one["returned"][:, :k], one["values"][:, :k],
-                one["offsets"][:, :1], second, two["member"][order, :k],
-                two["returned"][order, :k], two["values"][order, :k], two["offsets"][order, :1],
-            )),
-            place, np.empty((n, 1, 4)), sums,
-        )  # fmt: skip
+        sides = [
+            [first, *(one[name][:, :k] for name in ("member", "returned", "values"))],
+            [second, *(two[name][order, :k] for name in ("member", "returned", "values"))],
+        ]
+        offsets = one["offsets"][:, :1], two["offsets"][order, :1]
+        arguments = [
+            np.ascontiguousarray(x)
+            for side, off in zip(sides, offsets, strict=True)
+            for x in (*side, off)
+        ]
+        kernels.shared_kernels(*arguments, place=place, margins=np.empty((n, 1, 4)), sums=sums)
         return sums
 
 

@@ -9,6 +9,7 @@ of the other models' neighbours are counted in the same squared distances.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ def do_tiles(job: Job, store: Store, how: Normalise, strip: int) -> None:
                 crossing[kernel][block] += products
             if block == own:
                 within[kernel][own] += products if place == strip else 2.0 * products
-    out = {}
+    out: dict[str, NDArray[Any]] = {}
     for kernel in wanted:
         out |= {
             f"{kernel}_crossing": crossing[kernel],
