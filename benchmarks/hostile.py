@@ -206,7 +206,8 @@ class Forgery:
         else:
             for model in self.models:
                 for entry in self.entries(model).values():
-                    record = entry["attributes"].get("matemb", {})
+                    said_of = entry.get("attributes") if isinstance(entry, dict) else None
+                    record = said_of.get("matemb", {}) if isinstance(said_of, dict) else {}
                     for file in record.get("files", ()):
                         if file["path"] == path:
                             file.update(said)

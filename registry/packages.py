@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -22,6 +23,10 @@ Kind = Literal["wheel", "sdist", "installed"]
 
 #: ``name==version`` and nothing else: it becomes a folder's name and an argument of pip.
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._!+-]*")
+
+
+#: Times its size that an archive may unpack to; text packs to a tenth, weights hardly at all.
+MOST_RATIO = 100
 
 
 def cache_dir() -> Path:
@@ -164,9 +169,24 @@ def _install_folder(folder: Path, target: Path) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack what stays in the folder and is not far more than its archive; ValueError else."""
     if archive.suffix in {".whl", ".zip"}:
         with zipfile.ZipFile(archive) as bundle:
+            _check_members(archive, ((m.filename, m.file_size) for m in bundle.infolist()))
             bundle.extractall(folder)
     else:
         with tarfile.open(archive) as bundle:
+            _check_members(archive, ((m.name, m.size) for m in bundle))
             bundle.extractall(folder, filter="data")
+
+
+def _check_members(archive: Path, members: Iterable[tuple[str, int]]) -> None:
+    most = MOST_RATIO * archive.stat().st_size + 2**24
+    total = 0
+    for name, size in members:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise ValueError(f"member {name[:80]!r} leaves the folder")
+        total += size
+        if total > most:
+            raise ValueError(f"{archive.stat().st_size:,} bytes, but unpacks to over {most:,}")

@@ -153,7 +153,12 @@ class Unit:
         """The layer's ``matemb`` attribute; empty where nothing is embedded."""
         if layer not in self.arrays:
             return {}
-        return dict(self.arrays[layer].attributes["matemb"])
+        found = self.arrays[layer].attributes.get("matemb")
+        if not isinstance(found, dict):
+            raise ArchiveError(
+                f"{self.path}/{layer}: says nothing of its numbers; build the unit again"
+            )
+        return dict(found)
 
 
 def unit_record(documents: Mapping[str, Any], *, where: str) -> UnitRecord:

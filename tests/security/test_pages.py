@@ -24,7 +24,8 @@ from matteratlas.schemas.errors import ArchiveError
 
 HOSTILE = (
     "<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>",
-    "![x](http://127.0.0.1/t.png)", "[click](javascript:alert(1))", "https://evil.example/?x", "www.evil.example",
+    "![x](http://127.0.0.1/t.png)", "[click](javascript:alert(1))", "https://evil.example/?x",
+    "www.evil.example",
     "a | b\n|---|\n# head",
     "`code` **bold** $model ${split}", "---\nlicense: mit\n---", "@everyone", "&lt;b&gt;",
 )  # fmt: skip
