@@ -81,7 +81,7 @@ def _moments(points: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
             )  # fmt: skip
             for kernel, values in tile.items():
                 squared_sums[kernel] += float(np.einsum("ij,ij->", values, values, dtype=float))
-    out = {}
+    out: dict[str, NDArray[np.float64]] = {}
     for kernel, rows_of in sums.items():
         total = rows_of.sum()
         variance = (

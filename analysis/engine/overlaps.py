@@ -178,7 +178,7 @@ class _Held:
             for side, off in zip(sides, offsets, strict=True)
             for x in (*side, off)
         ]
-        kernels.shared_kernels(*arguments, place=place, margins=np.empty((n, 1, 4)), sums=sums)
+        kernels.shared_kernels(*arguments, *(place, np.empty((n, 1, 4)), sums))
         return sums
 
 
