@@ -254,7 +254,7 @@ class _Job:
         self.check_room()
         self.stage.mkdir(parents=True, exist_ok=True)
         jobs = [records[0] for _, records in sorted(self.wanted.items())]
-        self.reporter.stage("pull (MB)", round(sum(r.bytes for r in jobs) / 1e6))
+        self.reporter.stage("pull (kB)", sum(map(_kilobytes, jobs)))
         with ThreadPoolExecutor(THREADS) as pool:
             # Largest first, so that none is left alone at the end.
             futures = [pool.submit(self.have, r) for r in sorted(jobs, key=lambda r: -r.bytes)]
@@ -338,7 +338,7 @@ class _Job:
         with self.counting:
             if present:
                 self.report.present += record.bytes
-            self.reporter.advance(record.path, round(record.bytes / 1e6))
+            self.reporter.advance(record.path, _kilobytes(record))
 
     def place(self) -> None:
         """Move everything to where it belongs; the documents that vouch for it come last."""
@@ -360,6 +360,10 @@ class _Job:
         if not file.parent.resolve().is_relative_to(self.target.resolve()):
             raise ArchiveError(f"{file}: its folder is a link out of {self.target}; remove it")
         return file
+
+
+def _kilobytes(record: FileRecord) -> int:
+    return -(-record.bytes // 1000)
 
 
 def _is(path: Path, record: FileRecord) -> bool:

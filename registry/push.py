@@ -139,8 +139,8 @@ def push(
     if refs is None:
         if not create:
             raise SourceError(
-                f"{remote.page}: no such dataset or no access; --create makes it, with a HF_TOKEN "
-                "that may"
+                f"{remote.page}: no such dataset or no access; check HF_TOKEN, or make it with "
+                "--create"
             )
         report.created = True
         if dry_run:

@@ -101,7 +101,7 @@ def commits(hub: HubServer) -> list[Request]:
 
 
 def test_first_push(hub: HubServer, made: dict[str, Path]) -> None:
-    assert "--create makes it" in said(lambda: push(made["base"], DATASET))
+    assert "or make it with --create" in said(lambda: push(made["base"], DATASET))
     dry = push(made["base"], DATASET, create=True, dry_run=True)
     assert dry.created and not hub.repos and "would be pushed as v1.0.0" in dry.text()
     report = push(made["base"], DATASET, create=True, private=True)
