@@ -241,7 +241,7 @@ def _cell(table: pd.DataFrame, row: str, column: str) -> str:
 def _plain(text: str) -> str:
     """A text as Markdown that shows just this: no markup, no HTML, no link, nothing to load."""
     text = "".join(c for c in text if c.isprintable() or c == "\n")
-    text = re.sub(r"([\\`*_{}\[\]()<>#+!|~$&-])", lambda m: f"&#{ord(m[1])};", text)
+    text = re.sub(r"([\\`*_{}\[\]()<>#+!|~$&])", lambda m: f"&#{ord(m[1])};", text)
     # Bare addresses become links by themselves.
     return re.sub(r"(?<=[A-Za-z])(:)(?=//)|(?<=www)(\.)|(@)", lambda m: f"&#{ord(m[0])};", text)
 
