@@ -173,12 +173,13 @@ class _Held:
             [second, *(two[name][order, :k] for name in ("member", "returned", "values"))],
         ]
         offsets = one["offsets"][:, :1], two["offsets"][order, :1]
-        arguments = [
+        arguments: list[Any] = [
             np.ascontiguousarray(x)
             for side, off in zip(sides, offsets, strict=True)
             for x in (*side, off)
         ]
-        kernels.shared_kernels(*arguments, *(place, np.empty((n, 1, 4)), sums))
+        arguments += [place, np.empty((n, 1, 4)), sums]
+        kernels.shared_kernels(*arguments)
         return sums
 
 
