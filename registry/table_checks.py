@@ -63,7 +63,7 @@ class TableChecks:
 
     def fault(self, text: str) -> None:
         """One line more."""
-        self.result.faults.append(text)
+        self.result.faults.append(str(ArchiveError(text)))  # one line, nothing that steers
 
     def tables(self, index: dict[str, Any]) -> tuple[dict[str, list[str] | None], set[str]]:
         """Every table against its hash and schema; returns ids by set, learned models.
