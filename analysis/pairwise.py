@@ -62,6 +62,7 @@ def pairwise(
     dimension_method: Method = "twonn",
     dimension_k: int = 50,
     arithmetic: Arithmetic | None = None,
+    keep_draws: bool = False,
 ) -> xr.Dataset:
     """Compare every pair of embeddings of the same structures.
 
@@ -94,6 +95,8 @@ def pairwise(
         Double precision with every draw on all rows, or the engine's single precision, which does
         the work of many rows as tasks of bounded memory (:mod:`.engine`). By default double up to
         ``ENGINE_ROWS`` rows.
+    keep_draws : bool
+        Keep the null draws themselves, 4 bytes a draw, metric and ordered pair.
 
     Returns
     -------
@@ -102,9 +105,10 @@ def pairwise(
         model_a to model_b; of intrinsic dimension, over (model_a) only. ``standard_error`` over
         (metric, model_a, model_b), and ``intrinsic_dimension_standard_error`` over (model_a), by
         the delete-block jackknife. With permutations ``null_mean``, ``null_quantile``, ``p_value``
-        (NaN for a model with itself) and ``calibrated`` over (metric, model_a, model_b). Every
-        value is that of the metric's own function. Attributes say n, k, seed, versions and all
-        settings.
+        (NaN for a model with itself) and ``calibrated`` over (metric, model_a, model_b); with
+        ``keep_draws`` too, ``null`` over (metric, draw, model_a, model_b), float32, NaN for a model
+        with itself. Every value is that of the metric's own function. Attributes say n, k, seed,
+        versions and all settings.
 
     Raises
     ------
@@ -147,6 +151,7 @@ def pairwise(
             None if groups is None else np.asarray(groups),
             alpha=alpha,
             threads=threads,
+            keep_draws=keep_draws,
         )
     raw = [
         as_rows(rows, name=f"model '{name}'")
@@ -183,7 +188,8 @@ def pairwise(
     constant = {
         name: np.array([space.constant for space in spaces[how]]) for name, how in scaling.items()
     }
-    return dataset_of(names, {name: measured[name] for name in chosen}, constant, settings)
+    chosen_ones = {name: measured[name] for name in chosen}
+    return dataset_of(names, chosen_ones, constant, settings, keep_draws=keep_draws)
 
 
 def _measure(
@@ -233,6 +239,7 @@ def _by_engine(
     *,
     alpha: float,
     threads: int | None,
+    keep_draws: bool,
 ) -> xr.Dataset:
     """All metrics by the engine, on threads of this process."""
     from .engine.job import ArraySource, Job
@@ -243,7 +250,7 @@ def _by_engine(
     arrays = {str(name): np.asarray(rows) for name, rows in data.items()}
     job, store = Job(ArraySource(arrays), settings, groups), MemoryStore()
     run(job, store, threads=threads or available_threads())
-    return as_dataset(job, store, alpha=alpha)
+    return as_dataset(job, store, alpha=alpha, keep_draws=keep_draws)
 
 
 def available_threads() -> int:
@@ -305,6 +312,8 @@ def dataset_of(
     measured: dict[MetricName, Measured],
     constant: Mapping[MetricName, NDArray[np.bool_]],
     settings: dict[str, Any],
+    *,
+    keep_draws: bool = False,
 ) -> xr.Dataset:
     """Values, errors and calibrated scores of what was measured; settings become attributes."""
     import xarray as xr
@@ -313,6 +322,7 @@ def dataset_of(
     variables: dict[str, Any] = {}
     pair_names = [name for name in measured if CARDS[name].pairwise]
     stacked: dict[str, list[NDArray[np.float64]]] = {"standard_error": []}
+    draws: list[NDArray[np.float32]] = []
     for name, result in measured.items():
         if not CARDS[name].pairwise:
             variables[name] = (pairs[:1], result.value)
@@ -323,12 +333,17 @@ def dataset_of(
         variables[name] = (pairs, value)
         stacked["standard_error"].append(np.where(undefined, np.nan, _error(result)))
         if result.null is not None:
-            for key, array in _calibrate(name, value, result.null, settings).items():
+            for key, array in calibrate_pairs(name, value, result.null, settings).items():
                 stacked.setdefault(key, []).append(array)
+            if keep_draws:
+                left_out = np.isnan(value) | np.eye(len(names), dtype=bool)
+                draws.append(np.where(left_out, np.nan, result.null).astype(np.float32))
     coordinates = {"model_a": names, "model_b": names}
     if pair_names:
         for key, arrays in stacked.items():
             variables[key] = (("metric", *pairs), np.stack(arrays))
+        if draws:
+            variables["null"] = (("metric", "draw", *pairs), np.stack(draws))
         return xr.Dataset(variables, {"metric": list(pair_names), **coordinates}, settings)
     return xr.Dataset(variables, {"model_a": names}, settings)
 
@@ -339,12 +354,13 @@ def _error(result: Measured) -> NDArray[np.float64]:
     return standard_error(result.deleted)
 
 
-def _calibrate(
-    name: MetricName,
+def calibrate_pairs(
+    name: str,
     value: NDArray[np.float64],
     null: NDArray[np.float64],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, NDArray[np.float64]]:
+    """Calibrate one metric's values (m, m) by null draws (K, m, m); the diagonal has no null."""
     card = CARDS[name]
     own = np.eye(value.shape[0], dtype=bool)
     k = settings["imbalance_k"] if name == "information_imbalance" else settings["k"]

@@ -94,7 +94,9 @@ def _cut(sums: SharedSums, place: int) -> SharedSums:
     return SharedSums(**{name: getattr(sums, name)[place] for name in vars(sums)})
 
 
-def as_dataset(job: Job, store: Store, *, alpha: float = 0.05) -> xr.Dataset:
+def as_dataset(
+    job: Job, store: Store, *, alpha: float = 0.05, keep_draws: bool = False
+) -> xr.Dataset:
     """Every metric of a job whose tasks are done, as :func:`.pairwise.pairwise` gives them."""
     settings = job.settings
     attributes = {
@@ -117,4 +119,5 @@ def as_dataset(job: Job, store: Store, *, alpha: float = 0.05) -> xr.Dataset:
     }
     with np.errstate(divide="ignore", invalid="ignore"):
         measured, constant = gather(job, store), constant_models(job, store)
-        return dataset_of(list(job.names), measured, constant, attributes)
+        names = list(job.names)
+        return dataset_of(names, measured, constant, attributes, keep_draws=keep_draws)
