@@ -130,7 +130,7 @@ def pairwise(
     check_method(dimension_method)
     if not 0.0 < alpha < 1.0:
         raise MetricError(f"alpha={alpha!r} is not between 0 and 1")
-    names, n = _check_rows(data)
+    names, n = check_rows(data)
     if arithmetic not in (None, "double", "single"):
         raise MetricError(f"arithmetic={arithmetic!r} is not one of double, single")
     least = MINIMUM_ROWS
@@ -260,7 +260,8 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _check_rows(data: Mapping[str, ArrayLike]) -> tuple[list[str], int]:
+def check_rows(data: Mapping[str, ArrayLike]) -> tuple[list[str], int]:
+    """Names of the models and their number of rows, which is the same for all."""
     names = [str(name) for name in data]
     if not names:
         raise MetricError("pairwise: no models given; pass a mapping of name to array")
