@@ -47,6 +47,21 @@ def test_draws_are_kept_on_request_and_are_those_of_the_summary(arithmetic: Any)
     assert "null" not in pairwise(data, k=6, keep_draws=True, arithmetic=arithmetic)
 
 
+@pytest.mark.parametrize("arithmetic", ["double", "single"])
+@pytest.mark.parametrize("groups", [None, np.arange(40) % 4])
+def test_draws_relabel_all_layers_alike(arithmetic: Any, groups: Any) -> None:
+    """Copies of a layer have each draw in common, with every layer of the other model."""
+    data = layered(2, {"a": 1, "b": 1})
+    data = {"a/0": data["a/0"], "a/1": data["a/0"], "b/0": data["b/0"], "b/1": data["b/0"]}
+    scores = pairwise(
+        data, k=5, permutations=25, keep_draws=True, arithmetic=arithmetic, groups=groups
+    )
+    for a, b in ((["a/0", "a/1"], ["b/0", "b/1"]), (["b/0", "b/1"], ["a/0", "a/1"])):
+        null = scores.null.sel(model_a=a, model_b=b).values
+        assert np.ptp(null, axis=1).min() > 0.005
+        assert np.ptp(null, axis=(2, 3)).max() < 1e-5
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
