@@ -146,20 +146,51 @@ def _yaml_changed(data: bytes, rng: random.Random, arena: Path) -> bytes:
     lines = data.decode("utf-8", "replace").split("\n")
     at = rng.randrange(len(lines))
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-    )  # fmt: skip
+        f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
     kind = rng.randrange(7)
     if kind == 0:
         return hostile.bytes_changed(data, rng)
     if kind == 1:
         key = lines[at].partition(":")[0]
-        new = rng.choice(
-            ["!!python/object/apply:os.system ['touch {arena}/victim.txt']", "!!python/name:os.system",
-             "!!python/object/new:type [x, [], {{}}]", "!!binary aGVsbG8=", "!!set {{a, b}}", "&x [*x]",
-             "*nowhere", "!<tag:yaml.org,2002:python/module:os> x", "2001-01-01", "1:2:3:4", ".inf", ".nan",
-             "0o777", "0x" + "f" * 5000, "9" * 5000, "[" * 5000, "{{" * 3000, "? [a]", "<<: {{a: b}}", "yes", "~",
-             "'\\u202e'", '"\\x00"', '"\\ud800"', "|\n  " + "x" * 100_000, "- " * 5000 + "a", "=", "<<"]
-        ).replace("{arena}", str(arena)).replace("{{", "{").replace("}}", "}")  # fmt: skip
+        new = (
+            rng.choice(
+                [
+                    "!!python/object/apply:os.system ['touch {arena}/victim.txt']",
+                    "!!python/name:os.system",
+                    "!!python/object/new:type [x, [], {{}}]",
+                    "!!binary aGVsbG8=",
+                    "!!set {{a, b}}",
+                    "&x [*x]",
+                    "*nowhere",
+                    "!<tag:yaml.org,2002:python/module:os> x",
+                    "2001-01-01",
+                    "1:2:3:4",
+                    ".inf",
+                    ".nan",
+                    "0o777",
+                    "0x" + "f" * 5000,
+                    "9" * 5000,
+                    "[" * 5000,
+                    "{{" * 3000,
+                    "? [a]",
+                    "<<: {{a: b}}",
+                    "yes",
+                    "~",
+                    "'\\u202e'",
+                    '"\\x00"',
+                    '"\\ud800"',
+                    "|\n  " + "x" * 100_000,
+                    "- " * 5000 + "a",
+                    "=",
+                    "<<",
+                ]
+            )
+            .replace("{arena}", str(arena))
+            .replace("{{", "{")
+            .replace("}}", "}")
+        )
         lines[at] = f"{key}: {new}"
     elif kind == 2:
         lines.insert(at, lines[rng.randrange(len(lines))])
@@ -298,7 +329,7 @@ class Runner:
         return np.array([cpu, time.monotonic()])
 
     def give(self, case: Case) -> None:
-        self.case, self.doing, self.begun = case, "mutation", self._spent() + (10.0, 60.0)
+        self.case, self.doing, self.begun = case, "mutation", (*self._spent(), 10.0, 60.0)
         self.pipe.send(case)
 
     def look(self) -> tuple[str, str] | None:
