@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 #: User and password of a URL, and tokens of the Hub: in no message, whoever wrote it.
 _SECRET = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=\bhf_)[A-Za-z0-9]{20,}")
 
