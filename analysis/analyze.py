@@ -13,13 +13,13 @@ import pandas as pd
 from ..registry.archive import open_atlas
 from ..registry.index import file_entries
 from ..registry.tables import write_table
+from ..registry.workers import cluster, scheduler_address
 from ..schemas.archive import UNRELEASED
 from ..schemas.errors import ArchiveError
 from ..schemas.progress import Reporter, Silent
 from ..schemas.scores import ANALYSIS, LOCAL, MODEL_SCORES, PAIR_SCORES
 from . import density, gaps, local
 from .charts import ChartReader, Layers
-from .cluster import cluster, scheduler_address
 from .coverage import coverage_gaps, coverage_table
 from .metrics import METRICS
 from .record import (
@@ -128,7 +128,8 @@ def analyze(
     place.clear(others=True)
     if not resume:
         place.clear()
-    with cluster(workers=workers, scheduler=scheduler_address(scheduler)) as client:
+    where = {"workers": workers if workers > 1 else 0, "scheduler": scheduler_address(scheduler)}
+    with cluster(**where, failures=3) as client:
         pairs, models, excluded = _score(plan, reader, shared, place, client, said)
 
     said.stage("gaps", 5)

@@ -27,12 +27,12 @@ from floor import floor_seconds, measured_peak
 from threadpoolctl import threadpool_limits
 
 from matteratlas.analysis.choices import Settings
-from matteratlas.analysis.cluster import cluster
 from matteratlas.analysis.engine.job import Job
 from matteratlas.analysis.engine.results import gather
 from matteratlas.analysis.engine.run import Done, run
 from matteratlas.analysis.engine.store import FolderStore
 from matteratlas.analysis.metrics import CARDS, METRICS
+from matteratlas.registry.workers import cluster
 
 
 @dataclass(frozen=True)

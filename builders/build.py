@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from ..registry.files import Files
 from ..registry.index import current_state, read_index, start_index
 from ..registry.tables import link_sets, read_structures_table, table_version, write_table
 from ..registry.unit import Unit
+from ..registry.workers import cluster
 from ..schemas.archive import (
     ATLAS_FILE,
     LOCK,
@@ -30,7 +30,7 @@ from ..schemas.archive import (
     Precision,
 )
 from ..schemas.cards import ModelCard, StructureSetCard
-from ..schemas.errors import ArchiveError, missing_extra
+from ..schemas.errors import ArchiveError
 from ..schemas.progress import Reporter, Silent
 from ..schemas.structure_sets import structure_arrow_schema
 from ..schemas.structures import LABEL_PREFIX
@@ -168,7 +168,7 @@ def _builder(
 ) -> Iterator[tuple[Path, Client | None]]:
     """A folder to stage in and the workers, on an atlas that is made if absent, and settled."""
     open_root(out)
-    with workspace(out) as own, _client(workers, scheduler) as client:
+    with workspace(out) as own, cluster(workers=workers, scheduler=scheduler) as client:
         with root_lock(out):
             settle(out, scratch=own / "placing")  # what a killed build left
         yield own, client
@@ -384,49 +384,3 @@ def _embed_on_worker(
         worker.log_event(_TOPIC, (model_id, set_id, n))
 
     return embed_model(out, card, jobs, **arguments, progress=progress)
-
-
-@contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
-    """A Dask client: an existing scheduler, a local cluster of single-thread workers, or none."""
-    if scheduler is None and workers == 0:
-        yield None
-        return
-    try:
-        import dask
-        from distributed import Client, LocalCluster
-    except ModuleNotFoundError as error:
-        raise missing_extra("distributed", "cpu") from error
-    one_thread = {
-        f"distributed.nanny.pre-spawn-environ.{name}": "1"
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    }
-    # Models free large tensors all the time; giving the pages back at once costs more than keeping
-    # them (Dask's default trims at 64 kB).
-    malloc = {
-        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": str(1 << 28),
-        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": str(1 << 25),
-    }
-    quiet = {
-        # A model holds the interpreter for long stretches; that is no reason to call it dead.
-        "distributed.scheduler.worker-ttl": None,
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.admin.tick.limit": "1h",
-    }
-    with dask.config.set({**one_thread, **malloc, **quiet}):
-        if scheduler is not None:
-            with Client(scheduler) as client:
-                yield client
-            return
-        with (
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,
-                dashboard_address=None,
-                silence_logs=logging.ERROR,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield client

@@ -25,6 +25,7 @@ from matteratlas.registry.files import Files
 from matteratlas.registry.index import seal, write_index
 from matteratlas.registry.unit import open_unit
 from matteratlas.registry.validate import validate
+from matteratlas.registry.workers import cluster
 from matteratlas.schemas.archive import LOCK
 from matteratlas.schemas.errors import ArchiveError, CardError
 
@@ -417,7 +418,7 @@ def test_one_broken_model_fails_alone(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_dying_worker_fails_its_model_only(tmp_path: Path) -> None:
     """A segmentation fault in one model's library must not take the build along."""
-    with build_module._client(1, None) as client:
+    with cluster(workers=1) as client:
         assert client is not None
 
         def die() -> None:
