@@ -30,6 +30,7 @@ def test_an_address_is_fetched_once_and_checked(
 ) -> None:
     monkeypatch.setenv("MATTERATLAS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("MATTERATLAS_DOWNLOADS", raising=False)
     (tmp_path / "a.model").write_bytes(BODY)
     with FileServer(tmp_path) as server:
         card = changed("mace-mp-0-small", path=f"{server.url}/a.model")
