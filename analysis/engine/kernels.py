@@ -12,6 +12,9 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
+#: Number of the lowest bit of each 16-bit number.
+_LOWEST = np.array([(i & -i).bit_length() - 1 for i in range(1 << 16)], np.int8)
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -336,6 +339,7 @@ def shared_kernels(
     n, reach = indices_a.shape
     bits = sums.shape[1]
     plain = offsets_a.shape[1] == 0
+    every = np.uint16((1 << bits) - 1)
     margins[:] = 0.0
     sums[:] = 0.0
     for i in range(n):
@@ -351,24 +355,34 @@ def shared_kernels(
                 continue
             back = returned_a[i, p - 1] & returned_b[i, q]
             one, two = values_a[i, p - 1], values_b[i, q]
-            usual = plain and both & 1
-            if usual:
-                _add_edge(i, j, 0, one, two, 1.0, (back & 1) != 0, margins, sums)
-            for g in range(1 if plain else 0, bits):
-                on, returns = (both >> g) & 1, (back >> g) & 1
-                if not plain:
-                    if on:
-                        _add_edge(
-                            i, j, g, one - offsets_a[i, g], two - offsets_b[i, g], 1.0,
-                            returns != 0, margins, sums,
-                        )  # fmt: skip
-                elif usual:
-                    if not on:
-                        _add_edge(i, j, g, one, two, -1.0, (back & 1) != 0, margins, sums)
-                    elif (back & 1) != returns:
-                        sums[2, g] += one * two * (np.float64(returns) - np.float64(back & 1))
-                elif on:
-                    _add_edge(i, j, g, one, two, 1.0, returns != 0, margins, sums)
+            if not plain:
+                while both:
+                    g = _LOWEST[both]
+                    both &= np.uint16(both - 1)
+                    _add_edge(
+                        i, j, g, one - offsets_a[i, g], two - offsets_b[i, g], 1.0,
+                        (back >> g) & 1 != 0, margins, sums,
+                    )  # fmt: skip
+                continue
+            if both & 1:
+                usual = back & 1 != 0
+                _add_edge(i, j, 0, one, two, 1.0, usual, margins, sums)
+                left = np.uint16(every ^ both)
+                while left:
+                    g = _LOWEST[left]
+                    left &= np.uint16(left - 1)
+                    _add_edge(i, j, g, one, two, -1.0, usual, margins, sums)
+                other = np.uint16(both & ((every ^ back) if usual else back))
+                sign = -1.0 if usual else 1.0
+                while other:
+                    g = _LOWEST[other]
+                    other &= np.uint16(other - 1)
+                    sums[2, g] += sign * one * two
+            else:
+                while both:
+                    g = _LOWEST[both]
+                    both &= np.uint16(both - 1)
+                    _add_edge(i, j, g, one, two, 1.0, (back >> g) & 1 != 0, margins, sums)
         for p in range(reach):
             place[indices_a[i, p]] = 0
     if plain:
