@@ -128,8 +128,8 @@ def analyze(
     place.clear(others=True)
     if not resume:
         place.clear()
-    where = {"workers": workers if workers > 1 else 0, "scheduler": scheduler_address(scheduler)}
-    with cluster(**where, failures=3) as client:
+    own, there = (workers if workers > 1 else 0), scheduler_address(scheduler)
+    with cluster(workers=own, scheduler=there, failures=3) as client:
         pairs, models, excluded = _score(plan, reader, shared, place, client, said)
 
     said.stage("gaps", 5)
