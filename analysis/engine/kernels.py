@@ -350,10 +350,10 @@ def shared_kernels(
             p = place[j]
             if p == 0:
                 continue
-            both = member_a[i, p - 1] & member_b[i, q]
+            both = member_a[i, p - 1] & member_b[i, q] & every
             if both == 0:
                 continue
-            back = returned_a[i, p - 1] & returned_b[i, q]
+            back = returned_a[i, p - 1] & returned_b[i, q] & every
             one, two = values_a[i, p - 1], values_b[i, q]
             if not plain:
                 while both:
