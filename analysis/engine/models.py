@@ -15,7 +15,7 @@ from ..choices import KERNELS, OVERLAPS
 from ..families import NeighbourLists, Sampling, measure_dimension
 from ..metrics.cknna import kernel_similarity
 from ..neighbours import Neighbours, Similarity
-from . import kernels
+from . import edge_kernels
 from .job import Job
 from .store import Store
 
@@ -141,7 +141,7 @@ class _Scaled:
                 left = total - values_of[start:stop].sum(axis=0)
                 offsets[:, block] = values_of @ (left / (job.n - (stop - start)))
         returned = np.empty_like(member)
-        kernels.returning(indices, member, returned)
+        edge_kernels.returning(indices, member, returned)
         return out | {"values": kernel, "offsets": offsets, "returned": returned}
 
     def dimension(self) -> dict[str, NDArray[Any]]:
@@ -174,7 +174,7 @@ class _Scaled:
         while True:
             indices = place[self._found(similarity, reach).indices[job.order, :reach]]
             member = np.empty(indices.shape, np.uint16)
-            lacking = kernels.membership(indices, job.blocks, k, count, member)
+            lacking = edge_kernels.membership(indices, job.blocks, k, count, member)
             if lacking <= 0:
                 return indices, member
             reach = min(job.n - 1, reach + 2 * lacking + 8)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..calibration import Cycle
 from ..overlaps import SharedSums
-from . import kernels
+from . import edge_kernels
 from .job import PAIRS_PER_TASK, Job
 from .models import key_of
 from .store import Arrays, Store
@@ -70,14 +70,14 @@ def _batch(
     for row, (a, b) in enumerate(batch):
         one, two = held.edges(a), held.edges(b)
         if values:
-            kernels.shared_kernels(
+            edge_kernels.shared_kernels(
                 one["indices"], one["member"], one["returned"], one["values"], one["offsets"],
                 two["indices"], two["member"], two["returned"], two["values"], two["offsets"],
                 place, margins, sums[row],
             )  # fmt: skip
         else:
             counts = np.zeros(bits, np.int64)
-            kernels.shared_edges(
+            edge_kernels.shared_edges(
                 one["indices"], one["member"], two["indices"], two["member"], place, counts
             )
             sums[row, 0] = counts
@@ -162,7 +162,7 @@ class _Held:
         if not values:
             counts = np.zeros(1, np.int64)
             every = np.ones(first.shape, np.uint16)
-            kernels.shared_edges(
+            edge_kernels.shared_edges(
                 np.ascontiguousarray(first), every, np.ascontiguousarray(second), every,
                 place, counts,
             )  # fmt: skip
@@ -179,7 +179,7 @@ class _Held:
             for x in (*side, off)
         ]
         arguments += [place, np.empty((n, 1, 4)), sums]
-        kernels.shared_kernels(*arguments)
+        edge_kernels.shared_kernels(*arguments)
         return sums
 
 
@@ -199,7 +199,7 @@ def _under_draws(
     while True:
         hits = np.empty((room, 3), np.int32)
         counts[:] = 0
-        found = kernels.rotated_hits(
+        found = edge_kernels.rotated_hits(
             one["starts"], one["places"], two["starts"], two["places"], chosen, counts, hits
         )
         if not values or found <= room:
@@ -208,7 +208,7 @@ def _under_draws(
     out = np.zeros((len(_FIELDS), draws))
     out[0] = counts
     if values:
-        kernels.hit_sums(
+        edge_kernels.hit_sums(
             hits, found, one["rows"], one["columns"], one["values"], one["returned"],
             two["values"], two["returned"], np.zeros((4, n)), out,
         )  # fmt: skip

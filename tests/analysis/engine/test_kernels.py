@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matteratlas.analysis.engine import kernels
+from matteratlas.analysis.engine import edge_kernels, kernels
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -78,7 +78,7 @@ def test_members_are_the_nearest_that_are_left(seed: int, groups: int, k: int) -
     full = lists(random, n, n - 1)
     reach = int(random.integers(k, n))
     member = np.empty((n, reach), np.uint16)
-    lacking = kernels.membership(full[:, :reach].copy(), blocks, k, groups, member)
+    lacking = edge_kernels.membership(full[:, :reach].copy(), blocks, k, groups, member)
     short = 0
     for i in range(n):
         for g in range(-1, groups):
@@ -93,7 +93,7 @@ def test_members_are_the_nearest_that_are_left(seed: int, groups: int, k: int) -
                 short = max(short, k - (blocks[full[i, :reach]] != g).sum())
     assert max(lacking, 0) == short
     returned = np.empty_like(member)
-    kernels.returning(full[:, :reach].copy(), member, returned)
+    edge_kernels.returning(full[:, :reach].copy(), member, returned)
     i, p = int(random.integers(n)), int(random.integers(reach))
     back = np.flatnonzero(full[full[i, p], :reach] == i)
     expected = member[i, p] & member[full[i, p], back[0]] if back.size else 0
@@ -111,15 +111,15 @@ def test_shared_kernels_bit_by_bit(seed: int, offsets: bool, bits: int) -> None:
     for _ in range(2):
         indices = lists(random, n, reach)
         member = np.empty((n, reach), np.uint16)
-        kernels.membership(indices, blocks, k, groups, member)
+        edge_kernels.membership(indices, blocks, k, groups, member)
         returned = np.empty_like(member)
-        kernels.returning(indices, member, returned)
+        edge_kernels.returning(indices, member, returned)
         off = random.normal(size=(n, bits if offsets else 0))
         sides.append((indices, member, returned, random.normal(size=(n, reach)), off))
     place, sums = np.zeros(n, np.int32), np.empty((9, bits))
-    kernels.shared_kernels(*sides[0], *sides[1], place, np.empty((n, bits, 4)), sums)
+    edge_kernels.shared_kernels(*sides[0], *sides[1], place, np.empty((n, bits, 4)), sums)
     counts = np.zeros(bits, np.int64)
-    kernels.shared_edges(*sides[0][:2], *sides[1][:2], place, counts)
+    edge_kernels.shared_edges(*sides[0][:2], *sides[1][:2], place, counts)
     assert not place.any()
     np.testing.assert_array_equal(counts, sums[0])
     for g in range(bits):
