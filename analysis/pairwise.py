@@ -120,8 +120,9 @@ def pairwise(
     Neighbours are searched once a model and row scaling, tiles of distances and products are made
     once for all models, and null draws relabel rows without searching again. Memory is O(n (d + k))
     a model and O(n) a tile row; n x n is never held. The engine finds the same neighbours; its
-    distances carry float32's rounding (values move by less than 1e-6; rows that it cannot tell
-    apart share ranks), and global metrics draw their nulls on a sample of the rows, scaled (see
+    distances carry float32's rounding (global metrics move by less than 1e-6; rows that it
+    cannot tell apart share ranks, which moves information imbalance by some 1e-6 at 1,500 rows and
+    more at fewer), and global metrics draw their nulls on a sample of the rows, scaled (see
     :mod:`.engine.nulls`; attributes ``null_rows`` and ``null_rank_rows`` say how many).
     """
     chosen = _check_metrics(metrics)
