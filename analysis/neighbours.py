@@ -25,7 +25,6 @@ __all__ = [
     "load_faiss",
     "nearest",
     "nearest_among",
-    "order_by_distance",
 ]
 
 Similarity = Literal["euclidean", "inner"]
@@ -144,20 +143,6 @@ def nearest_among(
         indices=found.indices[kept][chosen].reshape(-1, k),
         scores=found.scores[kept][chosen].reshape(-1, k),
     )
-
-
-def order_by_distance(squared: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Argsort each row of a (rows, n) array, equal values by index.
-
-    The fast sort is not stable, so rows in which two values are equal are sorted again by one
-    that is.
-    """
-    order = np.argsort(squared, axis=1)
-    ordered = np.take_along_axis(squared, order, axis=1)
-    tied = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
-    if tied.size:
-        order[tied] = np.argsort(squared[tied], axis=1, kind="stable")
-    return order
 
 
 def _search_dense(

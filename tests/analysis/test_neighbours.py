@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from matteratlas.analysis import candidates, indexes, neighbours
 from matteratlas.analysis.blocks import Space, as_rows
-from matteratlas.analysis.neighbours import nearest, nearest_among, order_by_distance
+from matteratlas.analysis.neighbours import nearest, nearest_among
 from matteratlas.schemas.errors import MetricError, MissingExtraError
 
 
@@ -159,12 +159,6 @@ def test_lists_among_kept_rows_are_those_of_the_kept_rows_alone(kind, reach):
     alone = nearest(Space(x[kept]), 8)
     assert (found.indices == np.flatnonzero(kept)[alone.indices]).all()
     assert found.scores == pytest.approx(alone.scores, abs=1e-12)
-
-
-def test_sorting_is_stable_only_where_it_must_be():
-    tile = np.random.default_rng(0).random((50, 300))
-    tile[10:20] = np.round(tile[10:20], 1)
-    assert (order_by_distance(tile) == np.argsort(tile, axis=1, kind="stable")).all()
 
 
 def test_impossible_counts_are_refused():
