@@ -21,6 +21,8 @@ from ..schemas.scores import ANALYSIS, LOCAL, MODEL_SCORES, PAIR_SCORES
 from . import density, gaps, local
 from .charts import ChartReader, Layers
 from .coverage import coverage_gaps, coverage_table
+from .evidence.context import Evidence
+from .evidence.stages import STAGES
 from .metrics import METRICS
 from .record import (
     ANALYSIS_VERSION,
@@ -132,7 +134,7 @@ def analyze(
     with cluster(workers=own, scheduler=there, failures=3) as client:
         pairs, models, excluded = _score(plan, reader, shared, place, client, said)
 
-    said.stage("gaps", 5)
+    said.stage("gaps", 5 + len(STAGES))
     tables: dict[str, pd.DataFrame] = {
         "scores/selections.parquet": selection_table(plan, excluded),
         "scores/pairs.parquet": pairs,
@@ -156,6 +158,16 @@ def analyze(
         notes=reader.notes,
     )
     said.advance("density", 1)
+    evidence = Evidence(
+        atlas, reader, relations, dict(tables), k, permutations, seed, max_rows, min_rows
+    )
+    for name, stage in STAGES.items():
+        findings = stage(evidence)
+        evidence.tables |= findings.tables
+        tables |= findings.tables
+        found += findings.gaps
+        reader.notes += findings.notes
+        said.advance(name, 1)
     tables["scores/gaps.parquet"] = gaps.gap_table(found, release=atlas.version)
     (root / ANALYSIS).unlink(missing_ok=True)  # until all tables are there, none is vouched for
     for name, table in tables.items():

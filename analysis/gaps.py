@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaps: regions where coverage or agreement fails, each with its evidence, ranked within its kind.
 
-The four kinds share one idea of severity, the *share lost* of what the reference region has, in
+The kinds share one idea of severity, the *share lost* of what the reference region has, in
 0..1; it is 0 where a test was made and does not pass a false discovery rate of 5 %. Coverage is
 counting and has no test. ``docs/explanation/gaps.md`` defines every statistic.
 """
@@ -18,7 +18,9 @@ import pandas as pd
 from ..schemas.cards import ModelCard
 from ..schemas.scores import GAPS
 
-Kind = Literal["coverage", "agreement", "distribution", "density"]
+#: In the order in which a report tells them.
+KINDS = ("coverage", "agreement", "distribution", "density", "retention", "collapse")
+Kind = Literal["coverage", "agreement", "distribution", "density", "retention", "collapse"]
 
 #: False discovery rate a tested gap must pass for a severity above 0.
 LEVEL = 0.05
@@ -69,7 +71,7 @@ def gap_table(gaps: Iterable[Gap], *, release: str) -> pd.DataFrame:
     table["q_value"] = false_discovery(table, ["kind", "statistic"])
     shown = table["p_value"].isna() | (table["q_value"] < LEVEL)
     table["severity"] = table["lost"].clip(0.0, 1.0).where(shown, 0.0).fillna(0.0)
-    order = {kind: i for i, kind in enumerate(("coverage", "agreement", "distribution", "density"))}
+    order = {kind: i for i, kind in enumerate(KINDS)}
     table["order"] = table["kind"].map(order)
     table = table.sort_values(
         ["order", "severity", "q_value", "lost", "n", "region", "model", "statistic"],

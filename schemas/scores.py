@@ -90,7 +90,9 @@ GAPS = pa.DataFrameSchema(
         "release": pa.Column(str),
         "kind": pa.Column(
             str,
-            pa.Check.isin(["coverage", "agreement", "distribution", "density"]),
+            pa.Check.isin(
+                ["coverage", "agreement", "distribution", "density", "retention", "collapse"]
+            ),
         ),
         "rank": pa.Column("int64", pa.Check.ge(1)),
         "region": pa.Column(str),
