@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...schemas.structures import Structure
 from .atoms3d import Capture, packs, split_rows
@@ -32,21 +32,25 @@ class CHGNet(Adapter):
     bonds_at_once: ClassVar[int] = 4_000
 
     def load(self) -> None:
-        """Rebuild the network from the checkpoint's arguments and weights."""
+        """Rebuild the network and tap its layers."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            model = self._network()
+        self._model = model.to(self.device).eval()
+        self._capture = Capture()
+        for i, layer in enumerate(model.atom_conv_layers[:-1]):
+            self._capture.output_of(layer, f"conv_{i + 1}", lambda output: output)
+        self._capture.input_of(model.mlp, f"conv_{len(model.atom_conv_layers)}")
+
+    def _network(self) -> Any:
+        """The network of the checkpoint's arguments and weights."""
         import torch
         from chgnet.model import CHGNet as Network
 
         options = self.card.required_options("vacuum", "mlp_out_bias")
         self._vacuum = float(options["vacuum"])
         state = torch.load(self.checkpoint(), map_location="cpu", weights_only=True)["model"]
-        with contextlib.redirect_stdout(io.StringIO()):
-            # As CHGNet.load does: only the 0.2.0 weights have this bias.
-            model = Network.from_dict(state, mlp_out_bias=bool(options["mlp_out_bias"]))
-        self._model = model.to(self.device).eval()
-        self._capture = Capture()
-        for i, layer in enumerate(model.atom_conv_layers[:-1]):
-            self._capture.output_of(layer, f"conv_{i + 1}", lambda output: output)
-        self._capture.input_of(model.mlp, f"conv_{len(model.atom_conv_layers)}")
+        # As CHGNet.load does: only the 0.2.0 weights have this bias.
+        return Network.from_dict(state, mlp_out_bias=bool(options["mlp_out_bias"]))
 
     def missing_reason(self, structure: Structure) -> str | None:
         """Why the card excludes this structure; a lone atom has no bond to convolve over."""
@@ -98,3 +102,22 @@ class CHGNet(Adapter):
                 rows, per_atom.reshape(-1).tolist(), counts, strict=True
             )
         ]
+
+
+class RandomCHGNet(CHGNet):
+    """The architecture with random weights: what a network reads that has learned nothing.
+
+    The package's default arguments are those of its 0.3.0 weights. Weights are as the package
+    initialises them, from ``options.seed``; the reference energies of the elements stay.
+    """
+
+    def _network(self) -> Any:
+        """The network as the package initialises it, from a seed of its own."""
+        import torch
+        from chgnet.model import CHGNet as Network
+
+        options = self.card.required_options("vacuum", "mlp_out_bias", "seed")
+        self._vacuum = float(options["vacuum"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(options["seed"]))
+            return Network(mlp_out_bias=bool(options["mlp_out_bias"]))

@@ -129,3 +129,33 @@ def test_elements_the_training_lacked_are_refused() -> None:
     }.items():
         found = load_adapter(catalog.model(model_id)).embed([polonium, ytterbium])
         assert [getattr(r, "reason", None) for r in found] == reasons
+
+
+@pytest.mark.parametrize("control", ["chgnet-0.3.0-random", "chgnet-0.3.0-random-1"])
+def test_the_control_is_the_architecture_without_its_training(control: str) -> None:
+    import torch
+
+    trained = load_adapter(catalog.model("chgnet-0.3.0"))
+    before = torch.random.get_rng_state()
+    random = load_adapter(catalog.model(control))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    theirs, ours = trained._model.state_dict(), random._model.state_dict()  # type: ignore[attr-defined]
+    assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in ours.items()}
+    # Reference energies, radial basis and angular basis are no weights of the network.
+    kept = {k for k in ours if torch.equal(ours[k], theirs[k])}
+    matrices = {k for k, v in ours.items() if v.ndim == 2 and not k.startswith("composition_")}
+    assert len(matrices) > 30 and not matrices & kept
+
+    again = load_adapter(catalog.model(control))
+    first, second = embedded(random, STRUCTURES), embedded(again, STRUCTURES)
+    for one, two, said in zip(first, second, embedded(trained, STRUCTURES), strict=True):
+        for layer, values in one.pooled.items():
+            assert np.array_equal(values, two.pooled[layer])
+            assert deviation(values, said.pooled[layer]) > 0.1
+
+
+def test_the_two_controls_are_two_draws() -> None:
+    cards = [catalog.model(f"chgnet-0.3.0-random{s}") for s in ("", "-1")]
+    one, two = (embedded(load_adapter(c), STRUCTURES[:2]) for c in cards)
+    assert deviation(one[1].pooled["conv_4"], two[1].pooled["conv_4"]) > 0.1
+    assert cards[0].supports == cards[1].supports == catalog.model("chgnet-0.3.0").supports
