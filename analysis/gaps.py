@@ -2,8 +2,9 @@
 """Gaps: regions where coverage or agreement fails, each with its evidence, ranked within its kind.
 
 The kinds share one idea of severity, the *share lost* of what the reference region has, in
-0..1; it is 0 where a test was made and does not pass a false discovery rate of 5 %. Coverage is
-counting and has no test. ``docs/explanation/gaps.md`` defines every statistic.
+0..1; it is 0 where a test was made and does not pass a false discovery rate of 5 %. Gaps without a
+p-value are counted: nothing was tested, and they rank after those that passed a test.
+``docs/explanation/gaps.md`` defines every statistic.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Gap:
         What ``value`` and ``reference`` were taken over.
     lost : float
         Share lost, before the test; below 0 where the region does better than the reference.
+    q_value : float, optional
+        Given where the tests of the gap's family are more than the rows handed over; else
+        Benjamini-Hochberg over the rows with a p-value.
+    part : bool
+        Of one set of the atlas alone: ranked after gaps of the atlas as a whole.
     """
 
     kind: Kind
@@ -57,27 +63,31 @@ class Gap:
     reference_n: int | None = None
     standard_error: float | None = None
     p_value: float | None = None
+    q_value: float | None = None
+    part: bool = False
 
 
 def gap_table(gaps: Iterable[Gap], *, release: str) -> pd.DataFrame:
     """The gaps table: q-values within (kind, statistic), severities, ranks within each kind."""
     table = pd.DataFrame([asdict(g) for g in gaps], columns=list(Gap.__dataclass_fields__))
-    for column in ("value", "reference", "standard_error", "p_value", "lost"):
+    for column in ("value", "reference", "standard_error", "p_value", "q_value", "lost"):
         table[column] = table[column].astype("float64")
     for column in ("model", "selection"):
         table[column] = table[column].astype(object).where(table[column].notna(), None)
     table["reference_n"] = table["reference_n"].astype("Int64")
     table["n"] = table["n"].astype("int64")
-    table["q_value"] = false_discovery(table, ["kind", "statistic"])
+    given = table["q_value"].notna()
+    table.loc[~given, "q_value"] = false_discovery(table[~given], ["kind", "statistic"])
     shown = table["p_value"].isna() | (table["q_value"] < LEVEL)
     table["severity"] = table["lost"].clip(0.0, 1.0).where(shown, 0.0).fillna(0.0)
     order = {kind: i for i, kind in enumerate(KINDS)}
     table["order"] = table["kind"].map(order)
-    table = table.sort_values(
-        ["order", "severity", "q_value", "lost", "n", "region", "model", "statistic"],
-        ascending=[True, False, True, False, False, True, True, True],
-        kind="stable",
-    )
+    # Proven, then counted, then tested and not proven.
+    table["proof"] = np.where(table["q_value"] < LEVEL, 0, np.where(table["p_value"].isna(), 1, 2))
+    table["part"] = table["part"].astype(bool)
+    keys = {"order": True, "proof": True, "part": True, "severity": False, "q_value": True}
+    keys |= {"lost": False, "n": False, "region": True, "model": True, "statistic": True}
+    table = table.sort_values(list(keys), ascending=list(keys.values()), kind="stable")
     table["rank"] = (table.groupby("kind").cumcount() + 1).astype("int64")
     table["release"] = release
     return table[list(GAPS.columns)].reset_index(drop=True)
