@@ -121,11 +121,6 @@ def shared_kernels(
         Row and column sums of either model's values.
     sums : float64 array, shape (9, bits)
         Filled, in the order of the fields of ``SharedSums``.
-
-    Notes
-    -----
-    Most edges have bit 0 (all rows) and all others but two (the blocks of its ends): without
-    offsets only the exceptions are summed bit by bit, and taken off what all edges of bit 0 give.
     """
     n, reach = indices_a.shape
     bits = sums.shape[1]
@@ -146,45 +141,23 @@ def shared_kernels(
                 continue
             back = returned_a[i, p - 1] & returned_b[i, q] & every
             one, two = values_a[i, p - 1], values_b[i, q]
-            if not plain:
-                while both:
-                    g = _LOWEST[both]
-                    both &= np.uint16(both - 1)
-                    _add_edge(
-                        i, j, g, one - offsets_a[i, g], two - offsets_b[i, g], 1.0,
-                        (back >> g) & 1 != 0, margins, sums,
-                    )  # fmt: skip
-                continue
-            if both & 1:
-                usual = back & 1 != 0
-                _add_edge(i, j, 0, one, two, 1.0, usual, margins, sums)
-                left = np.uint16(every ^ both)
-                while left:
-                    g = _LOWEST[left]
-                    left &= np.uint16(left - 1)
-                    _add_edge(i, j, g, one, two, -1.0, usual, margins, sums)
-                other = np.uint16(both & ((every ^ back) if usual else back))
-                sign = -1.0 if usual else 1.0
-                while other:
-                    g = _LOWEST[other]
-                    other &= np.uint16(other - 1)
-                    sums[2, g] += sign * one * two
-            else:
-                while both:
-                    g = _LOWEST[both]
-                    both &= np.uint16(both - 1)
-                    _add_edge(i, j, g, one, two, 1.0, (back >> g) & 1 != 0, margins, sums)
+            while both:
+                g = _LOWEST[both]
+                both &= np.uint16(both - 1)
+                p_here = one if plain else one - offsets_a[i, g]
+                q_here = two if plain else two - offsets_b[i, g]
+                sums[0, g] += 1.0
+                sums[1, g] += p_here * q_here
+                if (back >> g) & 1:
+                    sums[2, g] += p_here * q_here
+                margins[i, g, 0] += p_here
+                margins[i, g, 1] += q_here
+                margins[j, g, 2] += p_here
+                margins[j, g, 3] += q_here
         for p in range(reach):
             place[indices_a[i, p]] = 0
-    if plain:
-        for g in range(1, bits):
-            for field in range(3):
-                sums[field, g] += sums[field, 0]
     for i in range(n):
         for g in range(bits):
-            if plain and g:
-                for side in range(4):
-                    margins[i, g, side] += margins[i, 0, side]
             row_a, row_b = margins[i, g, 0], margins[i, g, 1]
             column_a, column_b = margins[i, g, 2], margins[i, g, 3]
             sums[3, g] += row_a
@@ -193,29 +166,6 @@ def shared_kernels(
             sums[6, g] += column_a * column_b
             sums[7, g] += row_a * column_b
             sums[8, g] += column_a * row_b
-
-
-@compiled(error_model="numpy")
-def _add_edge(
-    i: int,
-    j: int,
-    g: int,
-    one: float,
-    two: float,
-    weight: float,
-    returns: bool,
-    margins: Any,
-    sums: Any,
-) -> None:
-    product = weight * one * two
-    sums[0, g] += weight
-    sums[1, g] += product
-    if returns:
-        sums[2, g] += product
-    margins[i, g, 0] += weight * one
-    margins[i, g, 1] += weight * two
-    margins[j, g, 2] += weight * one
-    margins[j, g, 3] += weight * two
 
 
 @compiled(error_model="numpy")

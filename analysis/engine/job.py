@@ -22,14 +22,14 @@ from ..metrics.cards import VERSIONS, MetricName
 Step = Literal["models", "tiles", "pairs", "null_models", "null_tiles", "null_ranks"]
 
 #: Raised whenever a task would give other arrays for the same job.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 #: Rows and columns of a tile at most.
 STRIP = 512
 #: Bytes that the tiles of all models of one kernel take together, at most.
 TILE_BYTES = 96 * 2**20
-#: Pairs of models a task compares: enough that scheduling them costs nothing.
-PAIRS_PER_TASK = 60
+#: Models on either side of the pairs that a task compares, at most.
+BATCH_MODELS = 10
 #: Rows that null draws of the global metrics and of information imbalance are made on, at most.
 NULL_ROWS, NULL_RANK_ROWS = 2_500, 1_500
 #: Cyclic diagonals of the null draws that a task does.
@@ -189,9 +189,15 @@ class Job:
         return np.sort(random.choice(self.n, most, replace=False))
 
     @cached_property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Pairs of models a <= b; neighbouring ones share a model."""
-        return list(combinations_with_replacement(range(len(self.names)), 2))
+    def batches(self) -> list[list[tuple[int, int]]]:
+        """Pairs of models a <= b, those of a task together: all of some models with some others."""
+        m = len(self.names)
+        size = max(1, min(BATCH_MODELS, -(-m // 4)))
+        groups = [range(low, min(low + size, m)) for low in range(0, m, size)]
+        return [
+            [(a, b) for a in one for b in two if a <= b]
+            for one, two in combinations_with_replacement(groups, 2)
+        ]
 
     def kernels(self) -> dict[Normalise, list[MetricName]]:
         """Global metrics by their row scaling."""

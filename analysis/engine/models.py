@@ -17,6 +17,7 @@ from ..metrics.cknna import kernel_similarity
 from ..neighbours import Neighbours, Similarity
 from . import edge_kernels
 from .job import Job
+from .pair_kernels import edge_lists
 from .store import Store
 
 #: Rows sampled for the mean distance that tiles are shifted by.
@@ -142,7 +143,8 @@ class _Scaled:
                 offsets[:, block] = values_of @ (left / (job.n - (stop - start)))
         returned = np.empty_like(member)
         edge_kernels.returning(indices, member, returned)
-        return out | {"values": kernel, "offsets": offsets, "returned": returned}
+        out |= {"values": kernel, "offsets": offsets, "returned": returned}
+        return out if offsets.size else out | edge_lists(indices, member, returned, kernel)
 
     def dimension(self) -> dict[str, NDArray[Any]]:
         """Intrinsic dimension, over all rows and without each block."""

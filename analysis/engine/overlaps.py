@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..calibration import Cycle
 from ..overlaps import SharedSums
-from . import edge_kernels
-from .job import PAIRS_PER_TASK, Job
+from . import edge_kernels, pair_kernels
+from .job import Job
 from .models import key_of
 from .store import Arrays, Store
 
@@ -26,12 +26,12 @@ def pairs_key(task: int) -> str:
 
 def pair_tasks(job: Job) -> int:
     """Number of batches of pairs."""
-    return -(-len(job.pairs) // PAIRS_PER_TASK)
+    return len(job.batches)
 
 
 def do_pairs(job: Job, store: Store, task: int) -> None:
     """Save the shared edges of a batch of pairs: observed, without each block, and under draws."""
-    batch = job.pairs[task * PAIRS_PER_TASK : (task + 1) * PAIRS_PER_TASK]
+    batch = job.batches[task]
     scaling = job.settings.scaling
     out: dict[str, NDArray[np.float64]] = {}
     if "mutual_knn" in scaling and "cknna" in scaling and _same_lists(job, store):
@@ -65,28 +65,50 @@ def _batch(
     draws = job.settings.permutations
     null = np.zeros((len(batch), len(_FIELDS), draws)) if draws else None
     held = _Held(job, store, metric, how)
-    place = np.zeros(job.n, np.int32)
-    margins = np.empty((job.n if values else 0, bits, 4))
+    if values and "others" in held.edges(batch[0][0]):
+        sums[:] = _listed_sums(held, batch, bits)
+    else:
+        for row, (a, b) in enumerate(batch):
+            sums[row] = _pair_sums(held.edges(a), held.edges(b), bits, values=values)
     for row, (a, b) in enumerate(batch):
-        one, two = held.edges(a), held.edges(b)
-        if values:
-            edge_kernels.shared_kernels(
-                one["indices"], one["member"], one["returned"], one["values"], one["offsets"],
-                two["indices"], two["member"], two["returned"], two["values"], two["offsets"],
-                place, margins, sums[row],
-            )  # fmt: skip
-        else:
-            counts = np.zeros(bits, np.int64)
-            edge_kernels.shared_edges(
-                one["indices"], one["member"], two["indices"], two["member"], place, counts
-            )
-            sums[row, 0] = counts
         if null is not None and a != b:
             null[row] = held.null(a, b, values=values)
     out = {metric: sums if values else sums[:, :1]}
     if null is not None:
         out[f"{metric}_null"] = null if values else null[:, :1]
     return out
+
+
+def _listed_sums(held: _Held, batch: list[tuple[int, int]], bits: int) -> NDArray[np.float64]:
+    """Sums of all pairs of a batch, row by row, shape (pairs, fields, bits)."""
+    models = sorted({model for pair in batch for model in pair})
+    place = {model: number for number, model in enumerate(models)}
+    pairs = np.array([(place[a], place[b]) for a, b in batch], np.int64)
+    sums = np.zeros((len(batch), len(_FIELDS) * pair_kernels.LANES))
+    n = held.job.n
+    marks = np.zeros(n, np.uint16 if n < 1 << 16 else np.uint32)
+    lists = pair_kernels.join_lists([held.edges(model) for model in models])
+    pair_kernels.shared_kernel_sums(pairs, *lists, marks, sums)
+    return sums.reshape(len(batch), len(_FIELDS), -1)[:, :, :bits]
+
+
+def _pair_sums(one: Arrays, two: Arrays, bits: int, *, values: bool) -> NDArray[np.float64]:
+    """Sums of one pair, shape (fields, bits)."""
+    n = one["indices"].shape[0]
+    place, sums = np.zeros(n, np.int32), np.zeros((len(_FIELDS), bits))
+    if values:
+        edge_kernels.shared_kernels(
+            one["indices"], one["member"], one["returned"], one["values"], one["offsets"],
+            two["indices"], two["member"], two["returned"], two["values"], two["offsets"],
+            place, np.empty((n, bits, 4)), sums,
+        )  # fmt: skip
+        return sums
+    counts = np.zeros(bits, np.int64)
+    edge_kernels.shared_edges(
+        one["indices"], one["member"], two["indices"], two["member"], place, counts
+    )
+    sums[0] = counts
+    return sums
 
 
 class _Held:
@@ -98,13 +120,8 @@ class _Held:
         self._along: dict[tuple[int, int], dict[str, np.ndarray]] = {}
 
     def edges(self, model: int) -> Arrays:
-        """One model's edges; of the others few are kept, as batches run along one model."""
+        """One model's edges."""
         if model not in self._edges:
-            if len(self._edges) > 4:
-                gone = next(iter(self._edges))
-                del self._edges[gone]
-                for key in [key for key in self._along if key[0] == gone]:
-                    del self._along[key]
             self._edges[model] = self.store.load(key_of(self.metric, self.how, model))
         return self._edges[model]
 
@@ -221,7 +238,7 @@ def gather_pairs(job: Job, store: Store, metric: str) -> tuple[SharedSums, Share
     observed = np.zeros((len(_FIELDS), job.bounds.size, m, m))
     null = np.zeros((len(_FIELDS), count, m, m)) if count else None
     for task in range(pair_tasks(job)):
-        batch = np.array(job.pairs[task * PAIRS_PER_TASK : (task + 1) * PAIRS_PER_TASK])
+        batch = np.array(job.batches[task])
         held = store.load(pairs_key(task))
         width = held[metric].shape[1]
         observed[:width, :, batch[:, 0], batch[:, 1]] = np.moveaxis(held[metric], 0, -1)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matteratlas.analysis.engine import edge_kernels, kernels
+from matteratlas.analysis.engine import edge_kernels, kernels, pair_kernels
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def lists(random: np.random.Generator, n: int, reach: int) -> np.ndarray:
+def some_lists(random: np.random.Generator, n: int, reach: int) -> np.ndarray:
     """Neighbour lists of random order."""
     rows = [random.permutation(np.delete(np.arange(n), i))[:reach] for i in range(n)]
     return np.array(rows, np.int32)
@@ -75,7 +75,7 @@ def test_members_are_the_nearest_that_are_left(seed: int, groups: int, k: int) -
     random = np.random.default_rng(seed)
     n = 24
     blocks = random.permutation(np.arange(n) % groups).astype(np.int32)
-    full = lists(random, n, n - 1)
+    full = some_lists(random, n, n - 1)
     reach = int(random.integers(k, n))
     member = np.empty((n, reach), np.uint16)
     lacking = edge_kernels.membership(full[:, :reach].copy(), blocks, k, groups, member)
@@ -109,7 +109,7 @@ def test_shared_kernels_bit_by_bit(seed: int, offsets: bool, bits: int) -> None:
     blocks = random.permutation(np.arange(n) % groups).astype(np.int32)
     sides = []
     for _ in range(2):
-        indices = lists(random, n, reach)
+        indices = some_lists(random, n, reach)
         member = np.empty((n, reach), np.uint16)
         edge_kernels.membership(indices, blocks, k, groups, member)
         returned = np.empty_like(member)
@@ -122,6 +122,16 @@ def test_shared_kernels_bit_by_bit(seed: int, offsets: bool, bits: int) -> None:
     edge_kernels.shared_edges(*sides[0][:2], *sides[1][:2], place, counts)
     assert not place.any()
     np.testing.assert_array_equal(counts, sums[0])
+    if not offsets:
+        lists = [pair_kernels.edge_lists(*side[:4]) for side in sides]
+        listed, marks = np.zeros((2, 9 * pair_kernels.LANES)), np.zeros(n, np.uint16)
+        pairs = np.array([[0, 1], [1, 1]])
+        pair_kernels.shared_kernel_sums(pairs, *pair_kernels.join_lists(lists), marks, listed)
+        assert not marks.any()
+        np.testing.assert_allclose(listed[0].reshape(9, -1)[:, :bits], sums, atol=1e-10)
+        own = np.empty((9, bits))
+        edge_kernels.shared_kernels(*sides[1], *sides[1], place, np.empty((n, bits, 4)), own)
+        np.testing.assert_allclose(listed[1].reshape(9, -1)[:, :bits], own, atol=1e-10)
     for g in range(bits):
         on, back, value = [], [], []
         for indices, member, returned, values, off in sides:
