@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Molecules of the PDB's Chemical Component Dictionary, as biotite ships it.
 
-Westbrook et al., Bioinformatics 31, 1274 (2015). Ideal coordinates, hydrogens included.
+Westbrook et al., Bioinformatics 31, 1274 (2015). Ideal coordinates, hydrogens included. A part of
+the organic molecules carries a GFN2-xTB energy (Bannwarth et al., J. Chem. Theory Comput. 15, 1652
+(2019)), computed once by ``benchmarks/label_gfn2.py`` and kept beside this file.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ...registry.hub import package_file
+from ...registry.hub import package_file, sha256_of
 from ...schemas.cards import StructureSetCard
+from ...schemas.errors import SourceError
 from ...schemas.structures import ATOMIC_NUMBERS, Structure
 from .smiles import smiles_from_bonds
 
@@ -41,6 +45,10 @@ METAL = "metal"
 MAX_ATOMS, MAX_ATOMS_METAL = 60, 120
 #: Closest two atoms may come, in ångström: some ideal coordinates are collapsed.
 MIN_DISTANCE = 0.6
+
+#: The computed energies, and their hash: with it this module's fingerprint covers the file.
+ENERGIES = Path(__file__).with_name("ccd_gfn2.csv")
+ENERGIES_SHA256 = "1a126cf0ba01fc4fc315d07866e8581c673939a9ad199a65c1e3120528020c20"
 
 _ORDERS = {"SING": 1, "DOUB": 2, "TRIP": 3}
 
@@ -77,8 +85,27 @@ def load(card: StructureSetCard) -> Iterator[Structure]:
                 chosen.append((stratum, component))
                 taken += 1
     bonds = dictionary.bonds({c.name for _, c in chosen})
+    energies = gfn2_energies()
     for stratum, component in chosen:
-        yield dictionary.structure(component, stratum, bonds.get(component.name, []))
+        labels = {"gfn2_energy": energies[component.name]} if component.name in energies else {}
+        yield dictionary.structure(component, stratum, bonds.get(component.name, []), labels)
+
+
+def gfn2_energies(path: Path = ENERGIES) -> dict[str, float]:
+    """GFN2-xTB total energies by component id, in eV.
+
+    Raises
+    ------
+    SourceError
+        The file is not the one this version of the set was made with.
+    """
+    if not path.is_file() or sha256_of(path) != ENERGIES_SHA256:
+        raise SourceError(
+            f"{path}: not the energies this set was made with; reinstall matteratlas, or make them "
+            "anew with benchmarks/label_gfn2.py and give their hash to ENERGIES_SHA256"
+        )
+    with path.open(encoding="utf-8", newline="") as handle:
+        return {row["component"]: float(row["energy_ev"]) for row in csv.DictReader(handle)}
 
 
 def _order(component: _Component) -> str:
@@ -186,7 +213,11 @@ class _Dictionary:
         return found
 
     def structure(
-        self, component: _Component, stratum: str, bonds: list[tuple[str, str, int]]
+        self,
+        component: _Component,
+        stratum: str,
+        bonds: list[tuple[str, str, int]],
+        labels: dict[str, float],
     ) -> Structure:
         """The component as a structure."""
         rows = slice(component.start, component.stop)
@@ -200,6 +231,7 @@ class _Dictionary:
             "positions": positions.copy(),
             "charge": component.charge,
             "name": self._names[component.name].strip(),
+            "labels": labels,
         }
         plain = Structure(**structure)
         smiles = smiles_from_bonds(

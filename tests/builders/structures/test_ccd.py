@@ -7,8 +7,15 @@ import pytest
 from biotite.interface import rdkit as biotite_rdkit
 from rdkit import Chem
 
-from matteratlas.builders.structures.ccd import HEAVY, METALS, ORGANIC
-from matteratlas.builders.structures.sets import iter_structures
+from matteratlas.builders.structures.ccd import (
+    ENERGIES,
+    HEAVY,
+    METALS,
+    ORGANIC,
+    gfn2_energies,
+)
+from matteratlas.builders.structures.sets import iter_structures, starter_rows
+from matteratlas.schemas.errors import SourceError
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +98,41 @@ def test_geometry_is_the_dictionarys(loaded):
         ideal = info.residue(structure.source_id)
         assert [e.capitalize() for e in ideal.element] == structure.symbols
         np.testing.assert_allclose(structure.positions, ideal.coord, atol=1e-3)
+
+
+def test_a_thousand_organic_molecules_carry_an_energy(loaded, rows):
+    energy = rows["label_gfn2_energy"]
+    known = rows[energy.notna()]
+    assert len(known) == 1000
+    assert (known["stratum"] != "metal").all()
+    starter = rows[starter_rows(rows, loaded("ccd").card)]
+    assert starter.loc[starter["stratum"] != "metal", "label_gfn2_energy"].notna().all()
+    assert set(known["stratum"]) == set(HEAVY)
+
+
+def test_energies_are_of_these_molecules(rows):
+    """Total energies follow the composition to some hundredths of an eV an atom."""
+    known = rows[rows["label_gfn2_energy"].notna()]
+    elements = sorted({e for found in known["elements"] for e in found})
+    counts = np.array(
+        [
+            [(np.asarray(z) == n).sum() for n in range(1, 54)]
+            for z in known["numbers"]
+        ],
+        dtype=float,
+    )  # fmt: skip
+    assert np.linalg.matrix_rank(counts) == len(elements)
+    energy = known["label_gfn2_energy"].to_numpy()
+    left = energy - counts @ np.linalg.lstsq(counts, energy, rcond=None)[0]
+    per_atom = np.abs(left) / known["n_atoms"].to_numpy()
+    assert np.median(per_atom) < 0.05
+    assert gfn2_energies().keys() == set(known.index)
+
+
+def test_an_energy_file_of_another_origin_is_refused(tmp_path):
+    other = tmp_path / "energies.csv"
+    other.write_text(ENERGIES.read_text().replace("ev\n", "ev\nXYZ,-1.0\n"))
+    with pytest.raises(SourceError, match=r"energies\.csv: .* made with"):
+        gfn2_energies(other)
+    with pytest.raises(SourceError, match="reinstall"):
+        gfn2_energies(tmp_path / "absent.csv")
