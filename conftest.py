@@ -89,8 +89,10 @@ def page_folder(
     shutil.copytree(documented_atlas / "out", folder / "out")
     before = Path.cwd()
     os.chdir(folder)
-    with _hub(folder) if request.path.name in HUB_PAGES else nullcontext():
-        yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MATTERATLAS_SETS", str(folder / "sets"))
+        with _hub(folder) if request.path.name in HUB_PAGES else nullcontext():
+            yield folder
     os.chdir(before)
 
 

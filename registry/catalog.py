@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..schemas.cards import ModelCard, StructureSetCard, elements_of, read_card
 from ..schemas.errors import CardError
+from .brought import LOADER, brought_cards
 from .contributed import contributed_folders
 
 Relation = Literal["in", "out", "unknown"]
@@ -80,10 +81,44 @@ def _models(folder: Path) -> dict[str, ModelCard]:
     return found
 
 
-@cache
 def structure_sets(folder: Path | None = None) -> dict[str, StructureSetCard]:
-    """Every structure-set card by id, in the order in which sets claim shared structures."""
-    paths = sorted((folder or _HERE / "structure_sets").glob("*.yaml"))
+    """Every structure-set card by id, in the order in which sets claim shared structures.
+
+    The registry's, then those that :mod:`.brought` finds.
+
+    Raises
+    ------
+    CardError
+        Naming the first card that does not validate, or a brought one with an id that is taken.
+    """
+    if folder is not None:
+        return _sets(folder)
+    found = _sets(_HERE / "structure_sets")
+    for path in brought_cards():
+        card = _brought(path, path.stat().st_mtime_ns if path.exists() else 0)
+        if card.id in found:
+            raise CardError(f"{path}: key 'id' '{card.id}' is already taken; choose another")
+        found = {**found, card.id: card}
+    return found
+
+
+def was_brought(card: StructureSetCard) -> bool:
+    """Whether a user brought the set: it is known where it lies, and no part of ``all``."""
+    return card.loader == LOADER
+
+
+@cache
+def _brought(path: Path, changed: int) -> StructureSetCard:
+    del changed  # part of the cache's key
+    card = read_card(path, StructureSetCard)
+    if not was_brought(card):
+        raise CardError(f"{path}: key 'loader' must be '{LOADER}' of a set that is brought")
+    return card
+
+
+@cache
+def _sets(folder: Path) -> dict[str, StructureSetCard]:
+    paths = sorted(folder.glob("*.yaml"))
     cards = {p.stem: read_card(p, StructureSetCard) for p in paths}
     known = [s for s in SET_ORDER if s in cards]
     return {s: cards[s] for s in known + sorted(set(cards) - set(known))}
@@ -192,9 +227,9 @@ def select_models(names: Sequence[str] | None) -> list[ModelCard]:
 
 
 def select_sets(names: Sequence[str] | None) -> list[StructureSetCard]:
-    """Cards for set ids or ``all``; keeps registry order."""
+    """Cards for set ids or ``all`` (those of the registry); keeps registry order."""
     if not names or list(names) == ["all"]:
-        return list(structure_sets().values())
+        return [c for c in structure_sets().values() if not was_brought(c)]
     wanted = {_pick("set", n, structure_sets()) for n in names}
     return [c for c in structure_sets().values() if c.id in wanted]
 

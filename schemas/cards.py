@@ -291,8 +291,8 @@ class Source(_Closed):
     """The archive the structures come from."""
 
     package: str = Field(description="name==version")
-    kind: Literal["wheel", "sdist", "installed"]
-    path: str = Field(description="file or folder inside the package")
+    kind: Literal["wheel", "sdist", "installed", "brought"]
+    path: str = Field(description="file or folder inside the package; brought: beside the card")
     sha256: Sha256 | None = Field(description="of the archive; null when read as installed")
 
 

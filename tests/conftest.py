@@ -14,6 +14,8 @@ from servers.hub import HubServer
 # Before torch or BLAS load: oversubscription costs far more than it gives.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# Sets that a user of this machine brought are nothing to the tests.
+os.environ["MATTERATLAS_SETS"] = ""
 
 #: A learned 3D model, a learned table, a descriptor of strings, and the random baseline.
 MODELS = ["chgnet-0.3.0", "mat2vec", "morgan", "random-128"]

@@ -44,7 +44,21 @@ from .canonical import structure_id
 from .fingerprint import set_fingerprint
 
 Selection = Literal["full", "starter"]
-Loader = Callable[[StructureSetCard], Iterable[Structure]]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row of the source that a loader leaves out by name.
+
+    ``kept`` is the ``source_id`` of the equal row before it; None where the row is bad.
+    """
+
+    source_id: str
+    reason: str
+    kept: str | None = None
+
+
+Loader = Callable[[StructureSetCard], Iterable[Structure | LeftOut]]
 
 #: The starter selection prefers structures of at most this many atoms.
 STARTER_ATOMS = 64
@@ -211,6 +225,12 @@ def _build(card: StructureSetCard) -> pa.Table:
         if raw.source_id in seen:
             raise SourceError(f"{who}: source_id '{raw.source_id}' is given twice; mend the loader")
         seen.add(raw.source_id)
+        if isinstance(raw, LeftOut):
+            if raw.kept is None:
+                rejected.append((raw.source_id, raw.reason))
+            else:
+                duplicates.append((raw.source_id, raw.kept))
+            continue
         if raw.stratum not in card.strata:
             raise SourceError(
                 f"{who}: structure '{raw.source_id}' is in stratum '{raw.stratum}', which is not "
