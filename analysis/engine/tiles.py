@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..blocks import Normalise
 from ..choices import KERNELS
 from ..tiles import Kernel, PairSums
-from . import kernels
+from . import kernels, rank_kernels
 from .job import Job
 from .models import key_of
 from .store import Store
@@ -95,9 +95,7 @@ def do_tiles(job: Job, store: Store, how: Normalise, strip: int) -> None:
                 row_sums["linear"][index, block],
             )
             if ranks is not None:
-                ranks.count(index, here)
-        if ranks is not None and (place + 1 == len(job.strips) or columns.stop in job.bounds):
-            ranks.close(block)
+                ranks.count(index, block, here)
         if place < strip:
             continue  # its mirror image is summed with the strip of these columns
         for kernel, tile in tiles.items():
@@ -130,50 +128,54 @@ class _Ranks:
     def __init__(
         self, job: Job, store: Store, how: Normalise, models: list[_Points], rows: slice
     ) -> None:
-        m, size = len(models), rows.stop - rows.start
+        m, g, size = len(models), job.bounds.size - 1, rows.stop - rows.start
         listed = [store.load(key_of("ranked", how, i)) for i in range(m)]
         width = max(one["indices"].shape[1] for one in listed)
-        targets = np.zeros((size, m, width), np.int32)
-        member = np.zeros((size, m, width), np.uint16)
+        indices = np.zeros((m, size, width), np.int32)
+        member = np.zeros((m, size, width), np.uint16)
         for index, one in enumerate(listed):
             held = one["indices"].shape[1]
-            targets[:, index, :held] = one["indices"][rows]
-            member[:, index, :held] = one["member"][rows]
-        self.member = member.reshape(size, -1)
-        shape = (m, size, m * width)
-        self.low, self.high = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self.order = np.empty(shape, np.int32)
-        for index, model in enumerate(models):
-            kernels.thresholds(
-                model.points, rows.start, targets.reshape(size, -1), self.member == 0, ROUNDING,
-                self.low[index], self.high[index], self.order[index],
-            )  # fmt: skip
-        self.block = np.zeros(shape, np.int32)
-        self.total = np.zeros(shape, np.int32)
-        self.lost = np.zeros((job.bounds.size - 1, m, m), np.int64)
-        self.work = np.empty(max(s.stop - s.start for s in job.strips), np.float32)
-
-    def count(self, index: int, squared: NDArray[np.float32]) -> None:
-        """Count one model's tile."""
-        kernels.count_closer(
-            squared, self.low[index], self.high[index], self.block[index],
-            self.work[: squared.shape[1]],
+            indices[index, :, :held] = one["indices"][rows]
+            member[index, :, :held] = one["member"][rows]
+        edges, most = rank_kernels.room(member)
+        self.starts = np.zeros(size + 1, np.int64)
+        targets = np.empty(most, np.int32)
+        self.models, self.edges = np.empty(edges, np.int32), np.empty(edges, np.int32)
+        rank_kernels.list_targets(
+            indices, member, np.zeros(job.n, np.int32), self.starts, targets, self.models,
+            self.edges,
         )  # fmt: skip
+        by_row = member.transpose(1, 0, 2)
+        self.bits = by_row[by_row != 0]
+        targets = targets[: self.starts[-1]]
+        shape = (m, targets.size)
+        self.low, self.high = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self.place = np.empty(shape, np.int32)
+        for index, model in enumerate(models):
+            rank_kernels.thresholds(
+                model.points, rows.start, self.starts, targets, ROUNDING,
+                self.low[index], self.high[index], self.place[index],
+            )  # fmt: skip
+        self.counts = np.zeros((m, g, targets.size), np.int32)
+        self.work = np.empty(max(s.stop - s.start for s in job.strips) + 1, np.float32)
 
-    def close(self, block: int) -> None:
-        """The columns of a jackknife block are all counted."""
-        self.total += self.block
-        kernels.sum_members(self.block, self.order, self.member, block + 1, self.lost[block])
-        self.block[:] = 0
+    def count(self, index: int, block: int, squared: NDArray[np.float32]) -> None:
+        """Count one model's tile, whose columns are of one jackknife block."""
+        rank_kernels.count_closer(
+            squared, self.starts, self.low[index], self.high[index], self.counts[index, block],
+            self.work,
+        )  # fmt: skip
 
     def sums(self) -> dict[str, NDArray[np.int64]]:
         """Twice the ranks summed: over all rows (m, m), and without each block (G, m, m)."""
-        doubled = self.total + np.int32(1)
-        full, without = np.zeros_like(self.lost[0]), -self.lost
-        kernels.sum_members(doubled, self.order, self.member, 0, full)
-        for block in range(len(without)):
-            kernels.sum_members(doubled, self.order, self.member, block + 1, without[block])
-        return {"ranks": full, "ranks_without": without}
+        m, g, _ = self.counts.shape
+        full, without = np.zeros((m, m), np.int64), np.zeros((m, g, m), np.int64)
+        for index in range(m):
+            rank_kernels.sum_ranks(
+                self.counts[index], self.place[index], self.models, self.edges, self.bits,
+                full[index], without[index],
+            )  # fmt: skip
+        return {"ranks": full.T, "ranks_without": without.transpose(1, 2, 0)}
 
 
 @dataclass(frozen=True)

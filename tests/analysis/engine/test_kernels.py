@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matteratlas.analysis.engine import edge_kernels, kernels, pair_kernels
+from matteratlas.analysis.engine import edge_kernels, kernels, pair_kernels, rank_kernels
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -18,19 +18,46 @@ def some_lists(random: np.random.Generator, n: int, reach: int) -> np.ndarray:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seeds, st.integers(1, 40), st.integers(1, 12), st.booleans())
-def test_counts_are_those_of_comparing_all(seed: int, columns: int, t: int, tied: bool) -> None:
+@given(seeds, st.integers(2, 40), st.integers(1, 4), st.booleans())
+def test_ranks_are_those_of_comparing_all(seed: int, n: int, models: int, tied: bool) -> None:
     random = np.random.default_rng(seed)
-    squared = random.random((5, columns)).astype(np.float32)
+    rows, width, blocks = min(n, 5), min(n - 1, 6), 3
+    block = np.sort(random.integers(0, blocks, n))
+    points = random.normal(size=(n, 3)).astype(np.float32)
     if tied:
-        squared = np.round(squared * 4) / 4
-    middle = np.sort(random.choice(squared.ravel(), (5, t)), axis=1)
-    low, high = middle - np.float32(1e-3), middle + np.float32(1e-3)
-    doubled = np.ones((5, t), np.int32)
-    kernels.count_closer(squared, low, high, doubled, np.empty(columns, np.float32))
-    lines = squared[:, None, :]
-    expected = 1 + (lines < low[..., None]).sum(axis=2) + (lines <= high[..., None]).sum(axis=2)
-    np.testing.assert_array_equal(doubled, expected)
+        points = np.round(points)
+    listed = np.stack([some_lists(random, n, width)[:rows] for _ in range(models)])
+    member = random.integers(0, 1 << (blocks + 1), listed.shape).astype(np.uint16)
+    edges, room = rank_kernels.room(member)
+    starts, targets = np.empty(rows + 1, np.int64), np.empty(room, np.int32)
+    mark, of, to = np.zeros(n, np.int32), np.empty(edges, np.int32), np.empty(edges, np.int32)
+    found = rank_kernels.list_targets(listed, member, mark, starts, targets, of, to)
+    assert found == edges and not mark.any()
+    targets = targets[: starts[-1]]
+    low, high = np.empty((2, targets.size), np.float32)
+    place = np.empty(targets.size, np.int32)
+    rank_kernels.thresholds(points, 0, starts, targets, 1e-6, low, high, place)
+    gaps = ((points[:rows, None].astype(float) - points) ** 2).sum(axis=2)
+    gaps[np.arange(rows), np.arange(rows)] = np.inf
+    counts = np.zeros((blocks, targets.size), np.int32)
+    for g in range(blocks):
+        part = gaps[:, block == g].astype(np.float32)
+        work = np.empty(part.shape[1] + 1, np.float32)
+        rank_kernels.count_closer(part, starts, low, high, counts[g], work)
+    full, without = np.zeros(models, np.int64), np.zeros((blocks, models), np.int64)
+    by_row = member.transpose(1, 0, 2)
+    rank_kernels.sum_ranks(counts, place, of, to, by_row[by_row != 0], full, without)
+    expected, left = np.zeros(models), np.zeros((blocks, models))
+    for a, i, t in zip(*np.nonzero(member), strict=True):
+        gap = gaps[i, listed[a, i, t]]
+        closer, close = gaps[i] < gap - 1e-5, np.abs(gaps[i] - gap) <= 1e-5
+        twice = 2.0 * closer + close
+        bits = int(member[a, i, t])
+        expected[a] += (bits & 1) * (1 + twice.sum())
+        for g in range(blocks):
+            left[g, a] += ((bits >> (g + 1)) & 1) * (1 + twice[block != g].sum())
+    np.testing.assert_array_equal(full, expected)
+    np.testing.assert_array_equal(without, left)
 
 
 @pytest.mark.parametrize("copies", [False, True])
