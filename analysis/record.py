@@ -19,6 +19,7 @@ from ..schemas.cards import StructureSetCard
 from ..schemas.errors import ArchiveError, MetricError
 from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from . import coverage, density, gaps, local, selections
+from .evidence import cells, chemistry, reach, rows, universe
 from .metrics import METRICS, VERSIONS
 from .scoring import MODEL_VERSIONS, SPLIT_ABOVE
 
@@ -125,12 +126,23 @@ def constants() -> dict[str, float]:
         "density_resamples": density.RESAMPLES,
         "false_discovery_rate": gaps.LEVEL,
         "split_above": SPLIT_ABOVE,
+        "reach_least_expected": reach.LEAST_EXPECTED,
+        "reach_least_rows": reach.LEAST_ROWS,
+        "prototype_tolerance": chemistry.SYMPREC,
+        "prototype_atoms": chemistry.SYMMETRY_ATOMS,
+        "cell_rows": cells.ROWS_PER_CELL,
+        "cells_at_most": cells.MOST_CELLS,
+        "cell_iterations": cells.ITERATIONS,
+        "cell_starts": cells.STARTS,
+        "cell_chart_nearly": cells.NEARLY,
+        "row_null_draws": rows.NULL_DRAWS,
+        "row_agreement_rows": rows.AGREEMENT_ROWS,
     }
 
 
 def versions() -> dict[str, str]:
     """Packages and metrics that decide numbers."""
-    packages = ("matteratlas", "numpy", "scipy", "faiss-cpu", "faiss-gpu")
+    packages = ("matteratlas", "numpy", "scipy", "spglib", "rdkit", "faiss-cpu", "faiss-gpu")
     found = {}
     for package in packages:
         try:
@@ -142,7 +154,7 @@ def versions() -> dict[str, str]:
 
 
 def inputs_of(root: Path, atlas: Atlas) -> dict[str, Any]:
-    """Hashes of all that scores depend on: units, structures, and the cards of both."""
+    """Hashes of all that scores depend on: units, structures, the cards of both, universes."""
     units = atlas.units.sort_values(["model", "set"])
     return {
         "units": [
@@ -162,6 +174,10 @@ def inputs_of(root: Path, atlas: Atlas) -> dict[str, Any]:
                 for card in _set_cards(atlas)
             ]
         ),
+        "universes": {
+            name: digest([found.card.model_dump(), found.counts["count"].to_dict()])
+            for name, found in universe.shipped_universes().items()
+        },
     }
 
 

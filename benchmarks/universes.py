@@ -89,7 +89,8 @@ def ccd() -> Regions:
     ]
     bonds = dictionary.bonds({c.name for c in chosen})
     rows = [
-        _row(dictionary.structure(c, "all", bonds.get(c.name, [])), f"ccd/{c.name}") for c in chosen
+        _row(dictionary.structure(c, "all", bonds.get(c.name, []), {}), f"ccd/{c.name}")
+        for c in chosen
     ]
     return find_regions(pd.DataFrame(rows), {}, types=[t for t in TYPES if t != "stratum"])
 

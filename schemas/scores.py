@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import pandera.pandas as pa
 
+from .performance import PERFORMANCE, PERFORMANCE_ALIGNMENT, PERFORMANCE_CORRELATION
+from .reach import CELLS, REACH, SET_OVERLAP, STRUCTURE_SCORES
+
 #: The record of the last analysis, written last.
 ANALYSIS = "scores/analysis.json"
 
@@ -163,4 +166,11 @@ SCORE_TABLES: dict[str, pa.DataFrameSchema] = {
     "scores/local.parquet": LOCAL,
     "scores/coverage.parquet": COVERAGE,
     "scores/gaps.parquet": GAPS,
+    "scores/reach.parquet": REACH,
+    "scores/set_overlap.parquet": SET_OVERLAP,
+    "scores/cells.parquet": CELLS,
+    "scores/structures.parquet": STRUCTURE_SCORES,
+    "scores/performance.parquet": PERFORMANCE,
+    "scores/performance_alignment.parquet": PERFORMANCE_ALIGNMENT,
+    "scores/performance_correlation.parquet": PERFORMANCE_CORRELATION,
 }

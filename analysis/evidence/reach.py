@@ -23,9 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from ...schemas.reach import REACH, SET_OVERLAP
 from ..gaps import LEVEL, Gap, count
 from ..tables import typed
+from . import universe as universes
 from .chemistry import TYPES, Regions, find_regions
 from .context import Evidence, Findings
-from .universe import ATLAS, Drawn, beside_pool, beside_universe, shipped_universes
+from .universe import ATLAS, Drawn, beside_pool, beside_universe
 
 #: Structures that a sample would hold of a region, from which on it is tested.
 LEAST_EXPECTED = 5.0
@@ -43,7 +44,7 @@ def reach_stage(evidence: Evidence) -> Findings:
     structures = evidence.structures.reset_index(drop=True)
     regions = find_regions(structures, evidence.geometries, notes=notes)
     drawn = []
-    for universe in shipped_universes().values():
+    for universe in universes.shipped_universes().values():
         drawn.append(beside_universe(regions, structures["set"].to_numpy(dtype=object), universe))
     pool = np.ones(len(structures), dtype=bool)
     members = evidence.atlas.structures.groupby("set", sort=False)["id"]

@@ -3,7 +3,18 @@
 
 from __future__ import annotations
 
+from .alignment import alignment_stage
+from .cells import cells_stage
 from .context import Stage
+from .performance import performance_stage
+from .reach import reach_stage
+from .rows import rows_stage
 
 #: Name told as progress -> stage.
-STAGES: dict[str, Stage] = {}
+STAGES: dict[str, Stage] = {
+    "performance": performance_stage,
+    "performance against alignment": alignment_stage,
+    "reach": reach_stage,
+    "cells": cells_stage,
+    "structures": rows_stage,
+}

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from matteratlas.analysis.evidence import universe
 from matteratlas.builders.adapters.base import Embedded, Missing
 from matteratlas.builders.build import open_root
 from matteratlas.builders.writer import UnitWriter
@@ -261,3 +262,4 @@ def use_made_up_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     models, sets = make_cards()
     monkeypatch.setattr(catalog, "models", lambda folder=None: models)
     monkeypatch.setattr(catalog, "structure_sets", lambda folder=None: sets)
+    monkeypatch.setattr(universe, "shipped_universes", lambda folder=None: {})
