@@ -15,6 +15,7 @@ import typer
 from .cli_contribute import contribute_app
 from .cli_env import env_app
 from .cli_hub import hub_app
+from .cli_reproduce import reproduce_app
 from .cli_sweep import sweep_app
 from .console import ProgressReporter, emit_json, emit_table
 from .schemas.errors import AtlasError
@@ -33,6 +34,7 @@ app.add_typer(sets_app, name="sets")
 app.add_typer(env_app, name="env")
 app.add_typer(contribute_app, name="contribute")
 app.add_typer(hub_app)
+app.add_typer(reproduce_app)
 app.add_typer(sweep_app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

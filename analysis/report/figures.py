@@ -43,12 +43,13 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 INK = "currentColor"
 
 
-def _altair() -> Any:
+def altair() -> Any:
+    """The plotting library, or the error that says what to install."""
     try:
-        import altair
+        import altair as library
     except ModuleNotFoundError as error:
         raise missing_extra("altair", "cpu") from error
-    return altair
+    return library
 
 
 def specifications() -> dict[str, dict[str, Any]]:
@@ -109,7 +110,7 @@ def _tooltips(alt: Any, fields: dict[str, str]) -> list[Any]:
 
 def matrix() -> dict[str, Any]:
     """Heatmap of all pairs. Datasets: ``cells`` (what is shown, and tooltip texts), ``axis``."""
-    alt = _altair()
+    alt = altair()
     cells = alt.NamedData("cells")
     x = alt.X(
         "column:N",
@@ -212,7 +213,7 @@ def _category(
 
 def contrast() -> dict[str, Any]:
     """Scatter of pairs, in distribution against out of it. Datasets: ``points``, ``diagonal``."""
-    alt = _altair()
+    alt = altair()
     points = alt.Chart(alt.NamedData("points"))
     x = alt.X("inside:Q", title="in distribution", axis=alt.Axis(tickCount=6))
     y = alt.Y("outside:Q", title="out of distribution", axis=alt.Axis(tickCount=6))
@@ -254,7 +255,7 @@ def contrast() -> dict[str, Any]:
 
 def dimension() -> dict[str, Any]:
     """Intrinsic dimension, a row a model. Dataset: ``dims``."""
-    alt = _altair()
+    alt = altair()
     dims = alt.Chart(alt.NamedData("dims"))
     y = alt.Y(
         "model:N",
@@ -298,7 +299,7 @@ def dimension() -> dict[str, Any]:
 
 def elements() -> dict[str, Any]:
     """Periodic table coloured by a number of each element. Dataset: ``elements``."""
-    alt = _altair()
+    alt = altair()
     table = alt.Chart(alt.NamedData("elements"))
     hidden = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     x = alt.X("column:O", axis=hidden, scale=_slots(alt, 18))
