@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 
 from .cli_contribute import contribute_app
 from .cli_env import env_app
+from .cli_gaps import gaps_app
 from .cli_hub import hub_app
 from .cli_reproduce import reproduce_app
 from .cli_sweep import sweep_app
@@ -34,6 +34,7 @@ app.add_typer(sets_app, name="sets")
 app.add_typer(env_app, name="env")
 app.add_typer(contribute_app, name="contribute")
 app.add_typer(hub_app)
+app.add_typer(gaps_app)
 app.add_typer(reproduce_app)
 app.add_typer(sweep_app)
 
@@ -324,31 +325,6 @@ def _describe(path: Path) -> None:
     from .builders.dataset_card import write_card
 
     write_card(path)
-
-
-@app.command(epilog="Example: matteratlas gaps out/starter --kind density --top 10")
-def gaps(
-    path: AtlasPath,
-    kind: Annotated[
-        str | None, typer.Option(help="coverage, agreement, distribution or density.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Rows of each kind.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """List the gaps found by the last analysis, most severe first."""
-    from .registry.archive import open_atlas
-
-    table = open_atlas(str(path)).table("scores/gaps.parquet")
-    kinds = list(dict.fromkeys(table["kind"]))
-    if kind is not None and kind not in kinds:
-        raise AtlasError(f"--kind {kind}: this atlas has gaps of kind {', '.join(kinds)}")
-    table = table if kind is None else table[table["kind"] == kind]
-    table = table.sort_values("severity", ascending=False, kind="stable").groupby("kind").head(top)
-    if as_json:
-        emit_json(json.loads(table.to_json(orient="records")))
-        return
-    columns = ["kind", "region", "model", "n", "statistic", "value", "reference", "p_value"]
-    emit_table(table[[*columns, "evidence"]].round(4), title="gaps")
 
 
 @app.command(epilog="Example: matteratlas report out/starter")
