@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from .cli_acquire import acquire_app, sets_add
 from .cli_contribute import contribute_app
 from .cli_env import env_app
 from .cli_gaps import gaps_app
@@ -37,6 +38,8 @@ app.add_typer(hub_app)
 app.add_typer(gaps_app)
 app.add_typer(reproduce_app)
 app.add_typer(sweep_app)
+app.add_typer(acquire_app)
+sets_app.command("add", epilog="Example: matteratlas sets add mine --from my-cifs")(sets_add)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 AtlasPath = Annotated[Path, typer.Argument(help="Atlas folder.", metavar="PATH")]

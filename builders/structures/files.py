@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -87,8 +88,6 @@ class Found:
         SourceError
             The folder or file is not there, or holds nothing that is read.
         """
-        if not self.root.exists():
-            raise SourceError(f"{self.root}: no such file or folder; check the path")
         read_any = False
         for name, path in self._paths():
             reader = _reader(path, self.column)
@@ -104,7 +103,20 @@ class Found:
                 "and names POSCAR and CONTCAR"
             )
 
+    def contents(self) -> Iterator[tuple[str, str]]:
+        """(path in the folder, SHA-256) of the files that would be read; nothing is parsed."""
+        for name, path in self._paths():
+            if _reader(path, self.column) is None:
+                self.passed_over.append(name)
+            elif not path.is_symlink() or path == self.root:
+                with suppress(OSError):  # told when it is read
+                    with path.open("rb") as handle:
+                        data = handle.read(MAX_BYTES + 1)
+                    yield name, hashlib.sha256(data).hexdigest()
+
     def _paths(self) -> Iterator[tuple[str, Path]]:
+        if not self.root.exists():
+            raise SourceError(f"{self.root}: no such file or folder; check the path")
         if self.root.is_file():
             yield readable(self.root.name), self.root
             return
