@@ -331,9 +331,9 @@ def _weighted(x: Floats, y: Floats, weights: Floats, ranked: bool) -> Floats:
     """Correlation in each sample, shape (s,); NaN where a side does not vary."""
     shares = weights / weights.sum(axis=1, keepdims=True)
     a, b = (_ranks(v, weights) if ranked else np.broadcast_to(v, weights.shape) for v in (x, y))
+    scales = [max(float(np.abs(v).max()), 1e-300) for v in (a, b)]
     a, b = (v - (shares * v).sum(axis=1, keepdims=True) for v in (a, b))
     spreads = [(shares * v * v).sum(axis=1) for v in (a, b)]
-    scales = [max(float(np.abs(v).max()), 1e-300) for v in (a, b)]
     varies = (spreads[0] > (1e-9 * scales[0]) ** 2) & (spreads[1] > (1e-9 * scales[1]) ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (shares * a * b).sum(axis=1) / np.sqrt(spreads[0] * spreads[1])
