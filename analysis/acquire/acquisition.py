@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choosing a batch: ranked, diverse, deterministic picks among candidate vectors.
 
-Three methods behind :func:`acquire`. ``random`` is the floor. ``k_centre`` takes, again and again,
+Four methods behind :func:`acquire`. ``random`` is the floor. ``k_centre`` takes, again and again,
 the candidate farthest from all that is known or taken (Gonzalez 1985; core-sets: Sener and Savarese
-2018). ``gap_driven`` is weighted facility location: every candidate that lies in a gap is a demand
-of that gap's severity, and the next pick is the one that brings most demand nearer. Its gain never
-grows as picks are added, so bounds may be stale and few are renewed a step (lazy greedy: Minoux
-1978). Nothing is ever of the size candidates x candidates.
+2018). ``facility`` takes the one that brings all candidates nearest to something known or taken
+(facility location; k-medoids). ``gap_driven`` is the same with every candidate that lies in a gap
+as a demand of that gap's severity. Gains never grow as picks are added, so bounds may be stale and
+few are renewed a step (lazy greedy: Minoux 1978). Nothing is ever of the size candidates x
+candidates.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ...schemas.errors import MetricError
 from ..blocks import Normalise, normalise_rows
 from ..indexes import load_faiss
 
-Method = Literal["random", "k_centre", "gap_driven"]
+Method = Literal["random", "k_centre", "facility", "gap_driven"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 #: Points that stand for the demand; with more candidates in gaps, centres of cells of them.
@@ -54,11 +55,12 @@ class Picks:
     rows : int64 array, shape (b,)
         Rows of the candidates, no row and no vector twice.
     scores : float64 array, shape (b,)
-        What decided: demand brought nearer (``gap_driven``) or distance to the nearest known or
-        earlier pick (``k_centre``), per unit of cost; 1 for ``random``. Never growing within one
-        value of ``by``.
+        What decided, per unit of cost: how much nearer the demand came on average (``gap_driven``,
+        ``facility``), or the distance to the nearest known or earlier pick (``k_centre``); 1 for
+        ``random``. Never growing within one value of ``by``.
     by : tuple of str
-        What chose each pick: the method, or ``k_centre`` once no gap was left to close.
+        What chose each pick: the method, or ``facility`` once no gap was left to close, or
+        ``k_centre`` once no candidate could come nearer.
     """
 
     rows: NDArray[np.int64]
@@ -87,11 +89,11 @@ def acquire(
         known row, count once or not at all.
     n : int
         Picks wanted; fewer come back where there are fewer distinct new candidates.
-    method : {"gap_driven", "k_centre", "random"}
+    method : {"gap_driven", "facility", "k_centre", "random"}
     ids : sequence of str, optional
         Names, by which ties are broken: with them the picks do not depend on the order of rows.
     weights : array_like, shape (m,), optional
-        Severity of the gap each candidate lies in, >= 0; uniform by default. ``gap_driven`` takes
+        Severity of the gap each candidate lies in, >= 0; none by default. ``gap_driven`` takes
         those without any only when nothing is left to gain from the others; the other methods do
         not look at them.
     costs : array_like, shape (m,), optional
@@ -118,7 +120,7 @@ def acquire(
             "one model"
         )
     m = len(x)
-    weight = _column(weights, m, "weights")
+    weight = np.zeros(m) if weights is None else _column(weights, m, "weights")
     cost = _column(costs, m, "costs")
     if (weight < 0).any():
         raise MetricError("a weight is below 0; severities are 0 or more")
@@ -141,14 +143,21 @@ def acquire(
     centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x = x - centre
     base = _sorted_rows(base) - centre if len(base) else base
-    first: list[int] = []
+    rows: list[int] = []
     scores: list[float] = []
-    if method == "gap_driven":
-        first, scores = _gap_driven(x, base, wanted, weight[order], cost[order])
-    rest, more = _k_centre(x, base, wanted - len(first), cost[order], taken=first)
-    by: list[Method] = [method for _ in first]
-    by += ["k_centre" for _ in rest]
-    return Picks(order[[*first, *rest]].astype(np.int64), np.array([*scores, *more]), tuple(by))
+    by: list[Method] = []
+    cost = cost[order]
+    for phase in METHODS[:0:-1]:  # gap_driven, facility, k_centre
+        if METHODS.index(phase) > METHODS.index(method) or len(rows) == wanted:
+            continue
+        if phase == "k_centre":
+            more = _k_centre(x, base, wanted - len(rows), cost, taken=rows)
+        else:
+            mass = weight[order] if phase == "gap_driven" else np.ones(len(x))
+            more = _facility(x, base, wanted - len(rows), mass, cost, taken=rows)
+        rows, scores = rows + more[0], scores + more[1]
+        by += [phase for _ in more[0]]
+    return Picks(order[rows].astype(np.int64), np.array(scores), tuple(by))
 
 
 def nearest_known(
@@ -173,17 +182,20 @@ def nearest_known(
     return distance, place
 
 
-def _gap_driven(
+def _facility(
     x: NDArray[np.float32],
     base: NDArray[np.float32],
     n: int,
     weight: NDArray[np.float64],
     cost: NDArray[np.float64],
+    *,
+    taken: list[int],
 ) -> tuple[list[int], list[float]]:
-    """Lazy greedy facility location on the demand of rows in gaps."""
-    inside = np.flatnonzero(weight > 0)
-    if inside.size == 0 or n == 0:
+    """Lazy greedy facility location on the demand of rows with weights."""
+    inside = np.setdiff1d(np.flatnonzero(weight > 0), taken, assume_unique=True)
+    if inside.size == 0:
         return [], []
+    base = np.concatenate([base, x[taken]]) if taken else base
     points, mass = demand(x[inside] if inside.size < len(x) else x, weight[inside])
     mass = (mass / mass.sum()).astype(np.float32)
     if len(base):
@@ -258,8 +270,6 @@ def _k_centre(
     taken: list[int],
 ) -> tuple[list[int], list[float]]:
     """Lazy greedy farthest-first, per cost, beyond the known rows and those taken already."""
-    if n <= 0:
-        return [], []
     if len(base):
         distance = nearest_known(x, base)[0]
     else:
@@ -276,6 +286,8 @@ def _k_centre(
         return distance[rows] / cost[rows]
 
     rows = np.setdiff1d(np.arange(len(x)), taken, assume_unique=True)
+    if rows.size == 0:
+        return [], []
     return _lazy_greedy(rows, distance[rows] / cost[rows], gains, chosen.append, n)
 
 

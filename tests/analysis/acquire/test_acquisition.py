@@ -67,16 +67,16 @@ def test_equal_rows_equal_names_and_known_rows_are_not_picked_twice(
     assert "c00000" in [ids[r] for r in picks.rows]
 
 
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("method", METHODS[1:])
 @LAW
 @given(seed=st.integers(0, 10_000))
-def test_lazy_greedy_is_the_plain_greedy(weighted: bool, seed: int) -> None:
+def test_lazy_greedy_is_the_plain_greedy(method: acquisition.Method, seed: int) -> None:
     x, cells = blobs(seed, (20, 12, 8))
     known, _ = blobs(seed + 7, (5,))
     random = np.random.default_rng(seed)
-    weights = random.random(40) * (cells != 1) if weighted else np.ones(40)
     costs = random.uniform(1, 2, 40)
-    method: acquisition.Method = "gap_driven" if weighted else "k_centre"
+    weighted = method != "k_centre"
+    weights = random.random(40) * (cells != 1) if method == "gap_driven" else np.ones(40)
     picks = acquire(x, known, 8, method=method, weights=weights, costs=costs, normalise="none")
     apart = np.linalg.norm(x[:, None] - x[None], axis=2)
     reach = np.linalg.norm(x[:, None] - known[None], axis=2).min(axis=1)
@@ -87,7 +87,7 @@ def test_lazy_greedy_is_the_plain_greedy(weighted: bool, seed: int) -> None:
             gains[weights == 0] = -1
         else:
             gains = reach / costs
-        assert gains[row] >= gains.max() * (1 - 1e-3) - 1e-5
+        assert gains[row] >= gains.max() * (1 - 1e-3) - 1e-3  # float32
         gained.append(gains[row])
         reach = np.minimum(reach, apart[row])
     assert picks.scores == pytest.approx(gained, rel=2e-2, abs=1e-3)  # float32
@@ -107,13 +107,13 @@ def test_planted_holes_are_filled_first(seed: int) -> None:
     assert hole[acquire(pool, known, 1, normalise="none").rows].all()
 
 
-def test_when_gaps_are_closed_the_rest_is_chosen_by_distance() -> None:
+def test_when_gaps_are_closed_the_rest_comes_nearer_as_a_whole() -> None:
     x, cells = blobs(5, (10, 4))
     picks = acquire(x, x[:1] + 0.1, 14, weights=cells == 1, normalise="none")
     assert set(cells[picks.rows[:4]]) == {1}
-    assert picks.by == ("gap_driven",) * 4 + ("k_centre",) * 10
+    assert picks.by == ("gap_driven",) * 4 + ("facility",) * 10
     none = acquire(x, x[:1], 3, weights=np.zeros(14), normalise="none")
-    assert none.by == ("k_centre",) * 3
+    assert none.by == ("facility",) * 3
 
 
 @LAW
@@ -137,7 +137,7 @@ def test_costs_trade_gain_against_size() -> None:
     """Of two equally good candidates the cheaper; a dear one waits until its gain pays."""
     x = np.array([[10.0, 0], [10.0, 0.01], [0, 10.0], [0.1, 10.0]])
     costs = [100.0, 1.0, 1.0, 50.0]
-    for method in ("gap_driven", "k_centre"):
+    for method in ("facility", "k_centre"):
         picks = acquire(x, np.zeros((1, 2)), 2, method=method, costs=costs, normalise="none")
         assert sorted(picks.rows) == [1, 2], method
     free = acquire(x, np.zeros((1, 2)), 2, method="k_centre", normalise="none")
