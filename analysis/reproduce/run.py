@@ -11,7 +11,7 @@ from pathlib import Path
 from ...schemas.errors import missing_extra, of_sound_data
 from ...schemas.progress import Reporter, Silent
 from ..charts import ChartReader
-from . import figures_models, figures_pairs, figures_vectors
+from . import figures_energies, figures_models, figures_pairs, figures_vectors
 from .charts import finished
 from .claims import Verdict, judge
 from .figure import Figure
@@ -92,6 +92,7 @@ def _makers(study: Study) -> list[Callable[[], Figure | list[Figure]]]:
         partial(pairs.contrast, study),
         partial(error, "3", "molecule", "distance_correlation"),
         lambda: vectors.sweeps(study, layers()),
+        lambda: figures_energies.energy_figures(study, layers()),
         partial(models.performance_bars, study),
         lambda: vectors.projections(study, layers(), "QM9", "C5"),
         partial(matrix, "C6", "QM9", "cknna"),
