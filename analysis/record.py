@@ -19,7 +19,16 @@ from ..schemas.cards import StructureSetCard
 from ..schemas.errors import ArchiveError, MetricError
 from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from . import coverage, density, gaps, local, selections
-from .evidence import cells, chemistry, reach, rows, universe
+from .evidence import (
+    alignment,
+    cells,
+    chemistry,
+    energies,
+    energy_probe,
+    reach,
+    rows,
+    universe,
+)
 from .metrics import METRICS, VERSIONS
 from .scoring import MODEL_VERSIONS, SPLIT_ABOVE
 
@@ -137,12 +146,20 @@ def constants() -> dict[str, float]:
         "cell_chart_nearly": cells.NEARLY,
         "row_null_draws": rows.NULL_DRAWS,
         "row_agreement_rows": rows.AGREEMENT_ROWS,
+        "energy_rows_per_parameter": energies.ROWS_PER_PARAMETER,
+        "energy_probe_folds": energy_probe.FOLDS,
+        "energy_probe_least_penalty": min(energy_probe.PENALTIES),
+        "energy_probe_largest_penalty": max(energy_probe.PENALTIES),
+        "performance_resamples": alignment.RESAMPLES,
+        "performance_points": alignment.POINTS,
+        "performance_confidence": alignment.CONFIDENCE,
     }
 
 
 def versions() -> dict[str, str]:
     """Packages and metrics that decide numbers."""
-    packages = ("matteratlas", "numpy", "scipy", "spglib", "rdkit", "faiss-cpu", "faiss-gpu")
+    packages = ("matteratlas", "numpy", "scipy", "scikit-learn", "spglib", "rdkit")
+    packages += ("faiss-cpu", "faiss-gpu")
     found = {}
     for package in packages:
         try:

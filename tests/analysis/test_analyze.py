@@ -90,7 +90,8 @@ def hashes(root: Path) -> dict[str, bytes]:
 def test_tables_are_valid_and_every_number_has_one_row(plain: Path) -> None:
     for name, schema in SCORE_TABLES.items():
         table = pd.read_parquet(plain / name)
-        assert len(table), name
+        # No structure of this atlas has an energy.
+        assert len(table) or name.startswith("scores/performance"), name
         schema.validate(table)
     assert validate(plain).ok
     record = json.loads((plain / ANALYSIS).read_text())
