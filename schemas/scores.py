@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pandera.pandas as pa
 
+from .maps import MAP, NEAREST
 from .performance import PERFORMANCE, PERFORMANCE_ALIGNMENT, PERFORMANCE_CORRELATION
 from .reach import CELLS, REACH, SET_OVERLAP, STRUCTURE_SCORES
 
@@ -173,4 +174,6 @@ SCORE_TABLES: dict[str, pa.DataFrameSchema] = {
     "scores/performance.parquet": PERFORMANCE,
     "scores/performance_alignment.parquet": PERFORMANCE_ALIGNMENT,
     "scores/performance_correlation.parquet": PERFORMANCE_CORRELATION,
+    "scores/map.parquet": MAP,
+    "scores/nearest.parquet": NEAREST,
 }

@@ -7,6 +7,7 @@ from .alignment import alignment_stage
 from .cells import cells_stage
 from .context import Stage
 from .performance import performance_stage
+from .projection import map_stage
 from .reach import reach_stage
 from .rows import rows_stage
 
@@ -17,4 +18,5 @@ STAGES: dict[str, Stage] = {
     "reach": reach_stage,
     "cells": cells_stage,
     "structures": rows_stage,
+    "maps": map_stage,
 }

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..blocks import normalise_rows
 from ..charts import ChartReader
+from ..evidence import projection
 from ..selections import subsample
 from ..sweeps import sweep
 from . import charts
@@ -137,20 +139,9 @@ def projections(study: Study, reader: ChartReader, set_name: str, number: str) -
 
 
 def project(values: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Two coordinates a row, shape (n,) each: t-SNE of rows of unit length, from their PCA."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    rows = np.asarray(values, dtype=np.float64)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    if rows.shape[1] > 50:
-        rows = PCA(min(50, len(rows) - 1), random_state=seed).fit_transform(rows)
-    flat = TSNE(
-        perplexity=min(30.0, (len(rows) - 1) / 3),
-        init="pca" if rows.shape[1] > 1 else "random",
-        random_state=seed,
-    ).fit_transform(rows)
-    return {"x": flat[:, 0].round(3), "y": flat[:, 1].round(3)}
+    """Two coordinates a row, shape (n,) each, of rows of unit length."""
+    flat = projection.project(normalise_rows(values.astype(np.float64), "l2"), seed=seed)
+    return {"x": flat[:, 0], "y": flat[:, 1]}
 
 
 def layer_sweep(study: Study, reader: ChartReader) -> Figure:
