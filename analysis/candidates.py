@@ -26,8 +26,11 @@ FIRST = 1024
 TILE = (512, 2048)
 """Rows and columns of a tile: 4 MB, which a core's cache holds."""
 
-CHUNK = 32
-"""Distances that are looked at together: most chunks hold nothing close enough."""
+CHUNK = 8
+"""Marks that are looked at together: most chunks hold none."""
+
+GROUPS = 128
+"""Groups of columns whose smallest keys bound a row's first list, if that is more than 2 k."""
 
 SINGLE = np.float32
 LOWEST = np.float32(-3e38)
@@ -97,22 +100,39 @@ def _seed(
     """Fill the lists of rows ``start`` on from their tile with the first columns; bound them."""
     rows, columns = tile.shape
     key = np.empty(columns + 1, SINGLE)
+    near = np.empty(columns + 1, SINGLE)
     label = np.empty(columns + 1, np.int32)
-    part = min(columns, 4 * k)  # a bound from some keeps the list of the others short
+    groups = min(columns, max(GROUPS, 2 * k))
+    least = np.empty(groups, SINGLE)
+    unused = np.empty(groups, np.int32)
     for i in range(rows):
         row = start + i
-        kept = 0
-        limit = SINGLE(np.inf)
+        square = squares[row]
+        line = tile[i]
         for j in range(columns):
-            if j == part and kept > k:
-                limit = _keep_smallest(key, label, kept, k)
-                kept = k
-            key[kept] = tile[i, j] + (squares[row] + squares[j])
+            key[j] = line[j] + (square + squares[j])
+        if row < columns:
+            key[row] = np.inf
+        # Of groups of columns, k have a key up to the k-th of their least: a bound on the list.
+        least[:] = key[:groups]
+        for low in range(groups, columns, groups):
+            for j in range(min(groups, columns - low)):
+                least[j] = min(least[j], key[low + j])
+        limit = _keep_smallest(least, unused, groups, k)
+        kept = 0
+        for j in range(columns):
+            near[kept] = key[j]
             label[kept] = j
-            kept += (key[kept] < limit) & (j != row)
-        bound[row] = _keep_smallest(key, label, kept, k)
+            kept += key[j] <= limit
+        if row < columns and limit == np.inf:  # fewer groups than k without the row's own
+            kept = 0
+            for j in range(columns):
+                near[kept] = key[j]
+                label[kept] = j
+                kept += j != row
+        bound[row] = _keep_smallest(near, label, kept, k)
         for j in range(k):
-            keys[row, j] = key[j]
+            keys[row, j] = near[j]
             labels[row, j] = label[j]
         count[row] = k
 
@@ -136,7 +156,9 @@ def _collect(
     """
     rows, columns = tile.shape
     diagonal = start == first
-    chunks = columns // CHUNK
+    marks = np.zeros(-(-columns // CHUNK) * CHUNK, np.uint8)
+    chunks = marks.view(np.uint64)
+    hits = np.empty(marks.size + 1, np.int64)
     column_bound = bound[first : first + columns]
     column_square = squares[first : first + columns]
     for i in range(rows):
@@ -144,29 +166,25 @@ def _collect(
         square = squares[row]
         limit = bound[row] if both else LOWEST
         line = tile[i]
-        for chunk in range((i + 1) // CHUNK if diagonal else 0, chunks):
-            hits = np.int32(0)
-            for j in range(CHUNK):
-                key = line[chunk * CHUNK + j] + (square + column_square[chunk * CHUNK + j])
-                hits += np.int32(key < max(limit, column_bound[chunk * CHUNK + j]))
-            if hits == 0:
-                continue
-            for j in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-                key = line[j] + (square + column_square[j])
-                if key < max(limit, column_bound[j]) and (not diagonal or j > i):
-                    if key < limit:
-                        _push(row, key, first + j, bound, count, keys, labels, k)
-                        limit = bound[row]
-                    if key < column_bound[j]:
-                        _push(first + j, key, row, bound, count, keys, labels, k)
-        for j in range(chunks * CHUNK, columns):
+        for j in range(columns):
             key = line[j] + (square + column_square[j])
-            if not diagonal or j > i:
-                if key < limit:
-                    _push(row, key, first + j, bound, count, keys, labels, k)
-                    limit = bound[row]
-                if key < column_bound[j]:
-                    _push(first + j, key, row, bound, count, keys, labels, k)
+            marks[j] = key < max(limit, column_bound[j])
+        found = 0
+        for chunk in range((i + 1) // CHUNK if diagonal else 0, chunks.size):
+            if chunks[chunk] != 0:
+                for j in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+                    hits[found] = j
+                    found += marks[j]
+        for hit in range(found):
+            j = hits[hit]
+            if diagonal and j <= i:
+                continue
+            key = line[j] + (square + column_square[j])
+            if key < limit:
+                _push(row, key, first + j, bound, count, keys, labels, k)
+                limit = bound[row]
+            if key < column_bound[j]:
+                _push(first + j, key, row, bound, count, keys, labels, k)
 
 
 @compiled()
@@ -328,8 +346,11 @@ def order_candidates(
     n = values.shape[0]
     indices = np.empty((n, k), np.int32)
     keys = np.empty((n, k))
-    cuts = np.linspace(0, n, max(1, threads) + 1).astype(int)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    if threads < 2:
+        _order(values, candidates, 0, n, inner, indices, keys)
+        return indices, keys
+    cuts = np.linspace(0, n, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
         done = [
             pool.submit(_order, values, candidates, low, high, inner, indices, keys)
             for low, high in pairwise(cuts)

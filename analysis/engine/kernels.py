@@ -27,16 +27,14 @@ def finish_tile(
     shift: float,
     squared: Any,
     distance: Any,
-    linear: Any,
     distance_sums: Any,
-    linear_sums: Any,
 ) -> None:
-    """Turn inner products into squared distances, distances less ``shift``, and row sums.
+    """Turn inner products into squared distances, distances less ``shift``, and their row sums.
 
     Parameters
     ----------
     gram : float32 array, shape (r, c)
-        Inner products of the tile's rows and columns.
+        Inner products of the tile's rows and columns; set to 0 for a row with itself.
     squares_rows, squares_columns : float32 arrays, shape (r,), (c,)
     copies_rows, copies_columns : int32 arrays, shape (r,), (c,), or of no entries
         Labels of equal rows, which are at distance 0; without entries all rows differ.
@@ -46,14 +44,14 @@ def finish_tile(
         Taken off every distance, so that sums of products lose no digits.
     squared : float32 array, shape (r, c)
         Filled; infinite for a row with itself.
-    distance, linear : float32 arrays, shape (r, c), or of no entries
-        Filled; 0 for a row with itself. Without entries they are not wanted.
-    distance_sums, linear_sums : float64 arrays, shape (r,)
-        Raised by the tile's row sums.
+    distance : float32 array, shape (r, c), or of no entries
+        Filled, unless only the sums are wanted; 0 for a row with itself.
+    distance_sums : float64 array, shape (r,), or of no entries
+        Raised by the tile's row sums; without entries distances are not wanted.
     """
     rows, columns = gram.shape
-    copies = copies_rows.size > 0
-    distances, products = distance.size > 0, linear.size > 0
+    copies, held = copies_rows.size > 0, distance.size > 0
+    less = np.float32(shift)
     for i in range(rows):
         own = squares_rows[i]
         for j in range(columns):
@@ -64,27 +62,22 @@ def finish_tile(
             for j in range(columns):
                 if copies_columns[j] == label:
                     squared[i, j] = np.float32(0.0)
-        if distances:
-            less = np.float32(shift)
-            for j in range(columns):
-                distance[i, j] = np.sqrt(squared[i, j]) - less
-            if diagonal:
-                distance[i, i] = np.float32(0.0)
+        if distance_sums.size > 0:
             total = 0.0
-            for j in range(columns):
-                total += distance[i, j]
+            if held:
+                for j in range(columns):
+                    distance[i, j] = np.sqrt(squared[i, j]) - less
+                if diagonal:
+                    distance[i, i] = np.float32(0.0)
+                for j in range(columns):
+                    total += distance[i, j]
+            else:
+                for j in range(columns):
+                    total += np.sqrt(squared[i, j]) - less
             distance_sums[i] += total
-        if products:
-            for j in range(columns):
-                linear[i, j] = gram[i, j]
-            if diagonal:
-                linear[i, i] = np.float32(0.0)
-            total = 0.0
-            for j in range(columns):
-                total += linear[i, j]
-            linear_sums[i] += total
         if diagonal:
             squared[i, i] = np.float32(np.inf)
+            gram[i, i] = np.float32(0.0)
 
 
 @compiled(error_model="numpy")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class _Scaled:
     def points(self) -> dict[str, NDArray[Any]]:
         """Centred float32 rows, and what tiles are finished with."""
         space = self.space
-        points, scale = to_single(space.centred[self.job.order])
+        points, _ = to_single(space.centred[self.job.order])
         squares = np.einsum("id,id->i", points, points)
         sample = points[:: max(1, space.n // _SAMPLE)].astype(np.float64)
         lengths = np.einsum("id,id->i", sample, sample)
@@ -97,7 +98,9 @@ class _Scaled:
             "points": points,
             "squares": squares,
             "copies": copies,
-            "scale": np.array(scale),
+            "block_sums": np.stack(
+                [points[a:b].sum(axis=0, dtype=np.float64) for a, b in pairwise(self.job.bounds)]
+            ),
             "shift": np.array(shift),
         }
         return out

@@ -68,17 +68,17 @@ def _moments(points: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
     n = points.shape[0]
     squares = np.einsum("id,id->i", points, points)
     none = np.empty(0, np.int32)
-    sums = {kernel: np.zeros(n) for kernel in ("distance", "linear")}
+    sums: dict[str, NDArray[np.float64]] = {"distance": np.zeros(n), "linear": np.zeros(n)}
     squared_sums = dict.fromkeys(sums, 0.0)
     for rows in row_blocks(0, n, STRIP):
         for columns in row_blocks(0, n, STRIP):
             gram = points[rows] @ points[columns].T
-            tile = {kernel: np.empty_like(gram) for kernel in sums}
+            tile = {"distance": np.empty_like(gram), "linear": gram}
             kernels.finish_tile(
                 gram, squares[rows], squares[columns], none, none, rows == columns, 0.0,
-                np.empty_like(gram), tile["distance"], tile["linear"],
-                sums["distance"][rows], sums["linear"][rows],
+                np.empty_like(gram), tile["distance"], sums["distance"][rows],
             )  # fmt: skip
+            sums["linear"][rows] += gram.sum(axis=1, dtype=np.float64)
             for kernel, values in tile.items():
                 squared_sums[kernel] += float(np.einsum("ij,ij->", values, values, dtype=float))
     out: dict[str, NDArray[np.float64]] = {}

@@ -25,6 +25,9 @@ from .store import Store
 #: Rounding of a float32 squared distance, in parts of the squared lengths it is made of.
 ROUNDING = 4.0 * float(np.finfo(np.float32).eps)
 
+#: Lines of a product of tiles are padded to a multiple of this.
+LINES = 16
+
 _NONE = np.empty((0, 0), np.float32)
 
 
@@ -50,7 +53,7 @@ class _Points:
     def __init__(self, store: Store, how: str, model: int) -> None:
         held = store.load(key_of("points", how, model))
         self.points, self.squares, self.copies = held["points"], held["squares"], held["copies"]
-        self.shift, self.scale = float(held["shift"]), float(held["scale"])
+        self.block_sums, self.shift = held["block_sums"], float(held["shift"])
 
 
 def do_tiles(job: Job, store: Store, how: Normalise, strip: int) -> None:
@@ -64,21 +67,31 @@ def do_tiles(job: Job, store: Store, how: Normalise, strip: int) -> None:
         ranks = _Ranks(job, store, how, models, rows)
     crossing = {kernel: np.zeros((g, m, m)) for kernel in wanted}
     within = {kernel: np.zeros((g, m, m)) for kernel in wanted}
-    row_sums = {kernel: np.zeros((m, g, size)) for kernel in ("distance", "linear")}
+    distance_rows = np.zeros((m, g, size if "distance" in wanted else 0))
     most = max(s.stop - s.start for s in job.strips)
-    buffers = {kernel: np.empty(m * size * most, np.float32) for kernel in wanted}
+    # Lines beyond the models stay 0: products of so many lines are faster.
+    lines = -(-m // LINES) * LINES
+    buffers = {kernel: np.zeros(lines * size * most, np.float32) for kernel in wanted}
+    spare = np.empty(size * most, np.float32)
     squared = np.empty(size * most, np.float32)
     own = int(job.blocks[rows.start])
     for place, columns in enumerate(job.strips):
+        mirrored = place < strip  # its image is multiplied with the strip of these columns
+        if mirrored and ranks is None and "distance" not in wanted:
+            continue
         block = int(job.blocks[columns.start])
         width = columns.stop - columns.start
-        shape = (size, width)
+        here = squared[: size * width].reshape(size, width)
         tiles = {
-            kernel: held[: m * size * width].reshape(m, *shape) for kernel, held in buffers.items()
+            kernel: held[: lines * size * width].reshape(lines, size, width)
+            for kernel, held in buffers.items()
+            if not mirrored
         }
-        here = squared[: size * width].reshape(shape)
         for index, model in enumerate(models):
-            gram = model.points[rows] @ model.points[columns].T
+            gram = spare[: size * width].reshape(size, width)
+            if "linear" in tiles:
+                gram = tiles["linear"][index]
+            np.matmul(model.points[rows], model.points[columns].T, out=gram)
             copies = model.copies
             kernels.finish_tile(
                 gram,
@@ -90,32 +103,39 @@ def do_tiles(job: Job, store: Store, how: Normalise, strip: int) -> None:
                 model.shift,
                 here,
                 tiles["distance"][index] if "distance" in tiles else _NONE,
-                tiles["linear"][index] if "linear" in tiles else _NONE,
-                row_sums["distance"][index, block],
-                row_sums["linear"][index, block],
+                distance_rows[index, block],
             )
             if ranks is not None:
                 ranks.count(index, block, here)
-        if place < strip:
-            continue  # its mirror image is summed with the strip of these columns
         for kernel, tile in tiles.items():
-            flat = tile.reshape(m, -1)
-            products = (flat @ flat.T).astype(np.float64)
+            flat = tile.reshape(lines, -1)
+            products = (flat @ flat.T)[:m, :m].astype(np.float64)
             crossing[kernel][own] += products
             if place > strip:
                 crossing[kernel][block] += products
             if block == own:
                 within[kernel][own] += products if place == strip else 2.0 * products
+    row_sums = {"distance": distance_rows.transpose(0, 2, 1)}
+    if "linear" in wanted:
+        row_sums["linear"] = np.stack([_linear_rows(job, model, rows) for model in models])
     out: dict[str, NDArray[Any]] = {}
     for kernel in wanted:
         out |= {
             f"{kernel}_crossing": crossing[kernel],
             f"{kernel}_within": within[kernel],
-            f"{kernel}_rows": np.ascontiguousarray(row_sums[kernel].transpose(0, 2, 1)),
+            f"{kernel}_rows": np.ascontiguousarray(row_sums[kernel]),
         }
     if ranks is not None:
         out |= ranks.sums()
     store.save(tile_key(how, strip), out)
+
+
+def _linear_rows(job: Job, model: _Points, rows: slice) -> NDArray[np.float64]:
+    """Sums of some rows' inner products with the other rows of each block, shape (rows, G)."""
+    here = model.points[rows].astype(np.float64)
+    sums: NDArray[np.float64] = here @ model.block_sums.T
+    sums[:, job.blocks[rows.start]] -= np.einsum("id,id->i", here, here)
+    return sums
 
 
 class _Ranks:
