@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The law: what is taken out of a set is named first, and where nothing is, nothing is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from atlas_factory import use_made_up_registry, write_atlas
+from planted_gaps import PLANTED, false_alarms, plant, plants, real_regions
+
+from matteratlas.analysis.analyze import analyze
+from matteratlas.analysis.evidence import universe
+from matteratlas.analysis.evidence.chemistry import Regions, find_regions
+from matteratlas.analysis.evidence.universe import Universe, count_regions
+from matteratlas.registry.archive import open_atlas
+from matteratlas.schemas.reach import UniverseCard
+
+SHARE = 0.5
+
+
+@pytest.fixture(scope="module")
+def regions() -> Regions:
+    """Of real crystals; ``benchmarks/planted_gaps.py`` takes all sets and more draws."""
+    return real_regions(["minerals", "prototypes", "elements"], share=SHARE)
+
+
+@pytest.mark.parametrize("kind_of", PLANTED)
+def test_a_planted_gap_ranks_first(regions: Regions, kind_of: str) -> None:
+    columns = plants(regions, kind_of, share=SHARE, count=15, seed=1)
+    assert len(columns) == 15
+    found = pd.DataFrame([plant(regions, c, share=SHARE, seed=i) for i, c in enumerate(columns)])
+    assert set(found["type"]) == {kind_of}
+    assert found["first"].all(), found.to_string()
+    assert found["others"].mean() < 1  # and little else besides
+
+
+def test_nothing_planted_is_no_gap(regions: Regions) -> None:
+    draws = 200
+    alarms = false_alarms(regions, share=SHARE, draws=draws)
+    assert alarms / draws <= 0.05 + 2 * (0.05 * 0.95 / draws) ** 0.5
+
+
+def made_up_universe(structures: pd.DataFrame, *, more: dict[str, int]) -> Universe:
+    """The matter of an atlas ten times over, and more crystals of carbon with an element."""
+    totals, counts = count_regions(find_regions(structures, {}, types=["element", "size"]))
+    counts["count"] *= 10
+    totals = {k: {t: 10 * n for t, n in by.items()} for k, by in totals.items()}
+    counts = counts.set_index("region")
+    for element, n in more.items():
+        counts.loc[f"element:{element}|crystal"] = ["element", "crystal", n]
+        counts.loc["element:C|crystal", "count"] += n
+        totals["crystal"]["element"] += n
+    about = {"name": "made up", "description": "made up", "sources": [], "licence": "none"}
+    card = UniverseCard(id="made", sets=[], least=1, totals=totals, **about)  # type: ignore[arg-type]
+    return Universe(card, counts)
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        use_made_up_registry(patch)
+        yield write_atlas(tmp_path_factory.mktemp("planted_report") / "atlas", seed=1)
+
+
+@pytest.mark.parametrize("planted", [{}, {"Xe": 300}])
+def test_the_report_names_what_the_atlas_lacks(
+    atlas: Path, planted: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_made_up_registry(monkeypatch)
+    structures = open_atlas(str(atlas)).structures.drop_duplicates("id").reset_index(drop=True)
+    found = {"made": made_up_universe(structures, more=planted)}
+    monkeypatch.setattr(universe, "shipped_universes", lambda folder=None: found)
+    report = analyze(atlas, permutations=9, metrics=["mutual_knn"], workers=1)
+    assert not report.kept  # a universe is an input: another one is another analysis
+    table = pd.read_parquet(atlas / "scores" / "gaps.parquet")
+    coverage = table[table["kind"] == "coverage"].sort_values("rank")
+    tested = coverage[coverage["p_value"].notna()]
+    assert coverage["p_value"].isna().any()  # counted gaps are there in either case
+    if not planted:
+        assert tested.empty
+        return
+    first = coverage.iloc[0]
+    assert (first["region"], first["rank"], first["severity"]) == ("element:Xe|crystal", 1, 1.0)
+    assert first["q_value"] < 1e-6 and len(tested) == 1
+    counted = coverage["p_value"].isna().to_numpy()
+    assert np.flatnonzero(counted).min() == len(tested)  # counted come after
+    reach = pd.read_parquet(atlas / "scores" / "reach.parquet")
+    assert (reach["scope"] == "atlas").any() and reach["p_value"].notna().any()
