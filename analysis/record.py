@@ -148,6 +148,7 @@ def constants() -> dict[str, float]:
         "row_agreement_rows": rows.AGREEMENT_ROWS,
         "energy_rows_per_parameter": energies.ROWS_PER_PARAMETER,
         "energy_probe_folds": energy_probe.FOLDS,
+        "energy_probe_largest_group": energy_probe.LARGEST_GROUP,
         "energy_probe_least_penalty": min(energy_probe.PENALTIES),
         "energy_probe_largest_penalty": max(energy_probe.PENALTIES),
         "performance_resamples": alignment.RESAMPLES,

@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 #: Folds of the outer loop; the inner one leaves out one of the others.
 FOLDS = 5
 
+#: A group may hold this share of the rows at most, or too few are left to learn from without it.
+LARGEST_GROUP = 0.5
+
 #: Ridge penalties, in units of the mean eigenvalue of the features' covariance.
 PENALTIES: tuple[float, ...] = tuple(10.0**e for e in range(-7, 5))
 
@@ -18,6 +21,12 @@ PENALTIES: tuple[float, ...] = tuple(10.0**e for e in range(-7, 5))
 _CONSTANT = 1e-6
 
 Floats = NDArray[np.float64]
+
+
+def enough_groups(groups: ArrayLike) -> bool:
+    """Whether rows fall into groups that can be left out in turn."""
+    sizes = np.unique(np.asarray(groups), return_counts=True)[1]
+    return bool(len(sizes) >= FOLDS and sizes.max() <= LARGEST_GROUP * sizes.sum())
 
 
 def probe_predictions(vectors: ArrayLike, targets: ArrayLike, groups: ArrayLike) -> Floats:
@@ -33,7 +42,7 @@ def probe_predictions(vectors: ArrayLike, targets: ArrayLike, groups: ArrayLike)
     vectors : array, shape (n, d)
     targets : array, shape (n,)
     groups : array, shape (n,)
-        At least ``FOLDS`` different values.
+        At least ``FOLDS`` different values, see :func:`enough_groups`.
 
     Returns
     -------

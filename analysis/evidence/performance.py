@@ -29,7 +29,7 @@ from .energies import (
     labelled_regions,
     model_energies,
 )
-from .energy_probe import FOLDS, probe_predictions
+from .energy_probe import enough_groups, probe_predictions
 
 TABLE = "scores/performance.parquet"
 
@@ -57,7 +57,8 @@ def performance_stage(evidence: Evidence) -> Findings:
         The model's own energies.
     ``probe``
         Deviations read off its frozen embeddings: ridge regression of the reference deviation an
-        atom, cross-validated by formula, times the number of atoms.
+        atom, cross-validated by formula, times the number of atoms. Not where one formula holds
+        more than half of the rows: too few are left to learn from without it.
     ``baseline``
         Composition alone: the mean absolute deviation of the reference.
 
@@ -116,7 +117,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     labelled, core = region.labelled, region.core
     rows = [_row(evidence, labelled, core, -deviations(core.energy, core.counts), "baseline")]
-    unread = list(region.few)
+    unread: list[str] = []
     for model in evidence.charts:
         part = region.parts.get(model)
         if part is None:
@@ -127,7 +128,7 @@ def _rows(
         if ids.isin(own.index).all():
             errors = energy_errors(part.energy, own.loc[ids].to_numpy(), part.counts)
             rows.append(_row(evidence, labelled, part, errors, "own_energy", model, role))
-        if len(np.unique(part.groups)) < FOLDS:
+        if not enough_groups(part.groups):
             unread.append(model)
             continue
         wanted = deviations(part.energy, part.counts) / part.atoms
@@ -135,9 +136,12 @@ def _rows(
         read = probe_predictions(vectors, wanted, part.groups) * part.atoms
         errors = energy_errors(part.energy, read, part.counts)
         rows.append(_row(evidence, labelled, part, errors, "probe", model, role))
+    if region.few:
+        notes.append(f"performance on {labelled.name}: too few rows for {', '.join(region.few)}")
     if unread:
         notes.append(
-            f"performance on {labelled.name}: too few rows or formulas for {', '.join(unread)}"
+            f"performance on {labelled.name}: no probe of {', '.join(unread)}: one formula holds "
+            "more than half of the rows, or there are fewer than five"
         )
     return rows
 

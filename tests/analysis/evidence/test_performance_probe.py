@@ -9,7 +9,12 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
 from matteratlas.analysis.evidence import energy_probe
-from matteratlas.analysis.evidence.energy_probe import FOLDS, PENALTIES, probe_predictions
+from matteratlas.analysis.evidence.energy_probe import (
+    FOLDS,
+    PENALTIES,
+    enough_groups,
+    probe_predictions,
+)
 
 
 def planted(n: int, d: int, *, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,3 +84,10 @@ def test_features_that_do_not_vary_are_no_features() -> None:
     read = probe_predictions(same.astype(np.float32), y, np.arange(60))
     assert len(np.unique(read.round(12))) <= FOLDS  # the mean of the other folds
     assert energy_probe._scaled(same).shape == (60, 0)
+
+
+def test_one_group_of_most_rows_is_not_probed() -> None:
+    assert enough_groups(np.arange(20) // 4)
+    assert enough_groups([0] * 8 + [1, 2, 3, 4] * 2)
+    assert not enough_groups([0] * 9 + [1, 2, 3, 4] * 2)
+    assert not enough_groups(np.arange(20) // 5)
