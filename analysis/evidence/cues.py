@@ -66,7 +66,7 @@ class Cue:
     @property
     def defined(self) -> NDArray[np.bool_]:
         """Rows that have it, shape (n,)."""
-        return np.isfinite(self.values).all(axis=1)
+        return np.asarray(np.isfinite(self.values).all(axis=1))
 
 
 def cues_of(
@@ -170,8 +170,9 @@ def _properties(z: int) -> list[float]:
 
     def known(name: str, default: float = 0.0) -> float:
         value = element.data.get(name)
-        number = isinstance(value, (int, float)) and np.isfinite(value)
-        return float(value) if number else default
+        if isinstance(value, (int, float)) and np.isfinite(value):
+            return float(value)
+        return default
 
     return [
         float(z), float(element.row), float(element.group), float(element.atomic_mass),

@@ -8,7 +8,6 @@ not change under rotations, shifts and scales of a space.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,29 +81,55 @@ def narrowed(x: Array) -> Array:
     """The same rows in at most as many dimensions as there are rows: a rotation, nothing lost."""
     if x.shape[1] <= len(x):
         return np.ascontiguousarray(x, dtype=np.float64)
-    return np.ascontiguousarray(np.linalg.qr(x.T, mode="r").T)
+    return np.ascontiguousarray(np.asarray(np.linalg.qr(x.T, mode="r")).T)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Middle of a cloud (its geometric median), shape (d,), and the median distance to it.
+
+    Both turn, shift and stretch with the rows.
+    """
+
+    middle: Array
+    scale: float
+
+    @classmethod
+    def of(cls, x: Array) -> Frame:
+        """The frame of these rows (Weiszfeld 1937)."""
+        middle = x.mean(axis=0)
+        distances = _lengths(x - middle)
+        for _ in range(30):
+            near = np.maximum(distances, 1e-9 * max(float(np.median(distances)), 1e-300))
+            middle = (x / near[:, None]).sum(axis=0) / (1.0 / near).sum()
+            distances = _lengths(x - middle)
+        return cls(middle, float(np.median(distances)) or float(distances.max()) or 1.0)
+
+    def place(self, x: Array) -> Array:
+        """Rows with the middle at 0 and the scale 1."""
+        return (x - self.middle) / self.scale
+
+    def tame(self, x: Array) -> Array:
+        """Rows further than :data:`REACH` scales from the middle, moved in; the others as given.
+
+        One structure with overlapping atoms can lie hundreds of times further out than all the
+        rest, and would be all that a least-squares map sees.
+        """
+        shifted = x - self.middle
+        far = _lengths(shifted) / (REACH * self.scale)
+        return self.middle + shifted / np.maximum(far, 1.0)[:, None]
 
 
 def tamed(x: Array, *others: Array) -> list[Array]:
-    """Rows around the middle of ``x``, the furthest moved in; of ``x`` first, then of ``others``.
+    """Each cloud tamed around its own middle, then all in the frame of the first."""
+    frames = [Frame.of(rows) for rows in (x, *others)]
+    return [
+        frames[0].place(frame.tame(rows)) for frame, rows in zip(frames, (x, *others), strict=True)
+    ]
 
-    One structure with overlapping atoms can lie hundreds of times further out than all the rest
-    and would be all that a least-squares map sees. The middle is the geometric median, the scale
-    the median distance to it: both turn and stretch with the rows.
-    """
-    middle = np.median(x, axis=0) if len(x) < 3 else x.mean(axis=0)
-    distances = np.zeros(len(x))
-    for _ in range(30):  # Weiszfeld 1937
-        distances = np.sqrt(np.einsum("ij,ij->i", x - middle, x - middle))
-        near = np.maximum(distances, 1e-9 * max(float(np.median(distances)), 1e-300))
-        middle = (x / near[:, None]).sum(axis=0) / (1.0 / near).sum()
-    scale = float(np.median(distances)) or float(distances.max()) or 1.0
-    out = []
-    for rows in (x, *others):
-        shifted = (rows - middle) / scale
-        lengths = np.sqrt(np.einsum("ij,ij->i", shifted, shifted))
-        out.append(shifted * np.minimum(1.0, REACH / np.maximum(lengths, 1e-300))[:, None])
-    return out
+
+def _lengths(x: Array) -> Array:
+    return np.sqrt(np.einsum("ij,ij->i", x, x))
 
 
 def cross_read(
@@ -172,29 +197,27 @@ def _fits(x: Array, y: Array, penalties: tuple[float, ...], *, classify: bool) -
         factor[diagonal, diagonal] += penalty * n
         held = dpotrf(factor, lower=True, overwrite_a=True)[0]
         if classify:
-            weights, start = _logistic(
-                z, y, penalty * n, lambda g, held=held: dpotrs(held, g, lower=True)[0]
-            )
+            weights, start = _logistic(z, y, penalty * n, held)
         else:
             weights, start = dpotrs(held, product, lower=True)[0], offset
         fits.append(Fit(centre, scale, weights, start))
     return fits
 
 
-def _logistic(
-    z: Array, y: Array, penalty: float, solve: Callable[[Array], Array]
-) -> tuple[Array, Array]:
-    """Weights and offsets of logistic regressions that share a bound of their Hessian.
+def _logistic(z: Array, y: Array, penalty: float, factor: Array) -> tuple[Array, Array]:
+    """Weights and offsets of logistic regressions that share the factor of a Hessian's bound.
 
     Böhning & Lindsay 1988 (Ann. Inst. Stat. Math. 40, 641), with Nesterov's acceleration.
     """
+    from scipy.linalg.lapack import dpotrs
+
     share = np.clip(y.mean(axis=0), 1e-3, 1 - 1e-3)
     weights, offset = np.zeros((z.shape[1], y.shape[1])), np.log(share / (1 - share))
     ahead, there = weights, offset
     speed = 1.0
     for _ in range(STEPS):
         missed = y - 0.5 * (1.0 + np.tanh(0.5 * (z @ ahead + there)))
-        new = ahead + solve(z.T @ missed - penalty * ahead)
+        new = ahead + dpotrs(factor, z.T @ missed - penalty * ahead, lower=True)[0]
         moved = there + 4.0 * missed.mean(axis=0)
         faster = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * speed**2))
         push = (speed - 1.0) / faster

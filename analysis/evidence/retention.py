@@ -29,6 +29,8 @@ PATH = "scores/cues.parquet"
 LEAST = 40
 #: A bound below this leaves nothing that could be lost.
 BOUND = 0.1
+#: Share of the bound that may be lost without being a gap: equal cues are never read equally well.
+MARGIN = 0.05
 #: Rows a control must share with a model.
 SHARED_ROWS = 0.8
 
@@ -48,7 +50,7 @@ def retention_stage(evidence: Evidence) -> Findings:
             f"cue retention is left out: {error.name} is not installed; "
             "run: pip install 'matteratlas[sources]'"
         )
-        return Findings({PATH: _table(rows)}, [], notes)
+        return Findings({PATH: _typed(_table(rows)[list(CUES.columns)])}, [], notes)
     cues, notes = cues_of(evidence.structures, evidence.geometries)
     reader = _Reader(evidence, cues, baseline)
     for key, chart in evidence.charts.items():
@@ -251,10 +253,11 @@ def _against(
 def retained(outside: Scored, bound: Scored) -> dict[str, float]:
     """Share of what can be read outside that a readout trained inside reads, and its test.
 
-    The p-value is one-sided and normal: the score outside is below the bound. Draws of both sides
-    are of the same rows; the interval is the bootstrap's, widened for shared training rows.
+    The p-value is one-sided and normal: the score outside is below the bound by more than
+    :data:`MARGIN` of it. Draws of both sides are of the same rows; the interval is the bootstrap's,
+    widened for shared training rows.
     """
-    lost = bound.draws - outside.draws
+    lost = (1.0 - MARGIN) * bound.draws - outside.draws
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = outside.draws / bound.draws
     kept = ratio[1:][np.isfinite(ratio[1:])]
@@ -316,7 +319,7 @@ def _judged(table: pd.DataFrame, reader: _Reader) -> pd.DataFrame:
     # A control of which there is one draw only is its own null: it cannot add to itself.
     alone = table["model"].isin(unlearned) & table["control"].isna()
     verdict = (beyond & trained & ~alone & ~table["determined"].astype(bool)).astype("boolean")
-    table["informative"] = verdict.where(table["_all"], pd.NA)
+    table["informative"] = verdict.mask(~table["_all"].astype(bool))
     return _typed(table[list(CUES.columns)])
 
 
@@ -341,6 +344,7 @@ def control_spread(table: pd.DataFrame, controls: dict[str, list[str]]) -> dict[
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
     for name, column in CUES.columns.items():
         kind = str(column.dtype)
         if kind in ("float64", "int64", "bool", "boolean"):
@@ -351,35 +355,38 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gaps(table: pd.DataFrame) -> list[Gap]:
-    """A gap for every cue that can be read outside; q-values over all that were tested."""
-    sides = table.set_index(["model", "region", "cue"])
-    bound, inside = sides[sides["side"] == "bound"], sides[sides["side"] == "inside"]
-    gaps = []
-    for row in table[(table["side"] == "outside") & table["retention"].notna()].itertuples():
-        where = (row.model, row.region, row.cue)
-        limit, near = bound.loc[where], inside.loc[where]
+    """A gap for every cue that can be read outside."""
+    keys = ["model", "region", "cue"]
+    sides = {s: part.set_index(keys) for s, part in table.groupby("side")}
+    gaps: list[Gap] = []
+    if "outside" not in sides:
+        return gaps
+    outside = table[(table["side"] == "outside") & table["retention"].notna()]
+    for row in outside.to_dict("records"):
+        where = tuple(row[k] for k in keys)
+        limit, near = sides["bound"].loc[where], sides["inside"].loc[where]
         # A bound that is not above chance is no bound.
         if not limit["score"] > 1.645 * limit["standard_error"]:
             continue
-        formula = bound.loc[where, "composition"]
         gaps.append(
             Gap(
                 kind="retention",
-                region=row.region,
-                model=row.model,
-                statistic=row.cue,
-                n=row.n,
-                reference_n=row.n,
-                value=row.score,
+                region=row["region"],
+                model=row["model"],
+                statistic=row["cue"],
+                n=row["n"],
+                reference_n=row["n"],
+                value=row["score"],
                 reference=float(limit["score"]),
-                standard_error=row.standard_error,
-                p_value=row.p_value,
-                lost=1.0 - row.retention,
+                standard_error=row["standard_error"],
+                p_value=row["p_value"],
+                lost=1.0 - row["retention"],
                 evidence=(
-                    f"{row.cue}, read linearly from {row.model} on {row.n} structures outside its "
-                    f"training domains: {row.score:.2f} by a readout trained inside, "
-                    f"{limit['score']:.2f} by one trained there (inside {near['score']:.2f}; "
-                    f"from composition alone {row.composition:.2f} and {formula:.2f})"
+                    f"{row['cue']}, read linearly from {row['model']} on {row['n']} structures "
+                    f"outside its training domains: {row['score']:.2f} by a readout trained "
+                    f"inside, {limit['score']:.2f} by one trained there (inside "
+                    f"{near['score']:.2f}; from composition alone {row['composition']:.2f} and "
+                    f"{limit['composition']:.2f})"
                 ),
             )
         )
