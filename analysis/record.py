@@ -25,8 +25,11 @@ from .evidence import (
     chemistry,
     energies,
     energy_probe,
+    maps,
     reach,
     rows,
+    scorecard_measures,
+    transfer,
     universe,
 )
 from .metrics import METRICS, VERSIONS
@@ -154,6 +157,18 @@ def constants() -> dict[str, float]:
         "performance_resamples": alignment.RESAMPLES,
         "performance_points": alignment.POINTS,
         "performance_confidence": alignment.CONFIDENCE,
+        "map_components": maps.COMPONENTS,
+        "map_local_rows": maps.LOCAL_ROWS,
+        "map_local_strength": maps.LOCAL_STRENGTH,
+        "map_anchors": maps.ANCHORS,
+        "transfer_rows": transfer.ROWS,
+        "transfer_map_share": transfer.SHARES[0],
+        "transfer_test_share": transfer.SHARES[2],
+        "transfer_least_rows": transfer.LEAST_ROWS,
+        "transfer_least_labelled": transfer.LEAST_LABELLED,
+        "transfer_most_pairs": transfer.MOST_PAIRS,
+        "transfer_relative_strength": transfer.RELATIVE_STRENGTH,
+        "scorecard_native_r2": scorecard_measures.NATIVE,
     }
 
 

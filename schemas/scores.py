@@ -8,6 +8,8 @@ import pandera.pandas as pa
 from .maps import MAP, NEAREST
 from .performance import PERFORMANCE, PERFORMANCE_ALIGNMENT, PERFORMANCE_CORRELATION
 from .reach import CELLS, REACH, SET_OVERLAP, STRUCTURE_SCORES
+from .scorecard import SCORECARD
+from .transfer import TRANSFER
 
 #: The record of the last analysis, written last.
 ANALYSIS = "scores/analysis.json"
@@ -176,4 +178,6 @@ SCORE_TABLES: dict[str, pa.DataFrameSchema] = {
     "scores/performance_correlation.parquet": PERFORMANCE_CORRELATION,
     "scores/map.parquet": MAP,
     "scores/nearest.parquet": NEAREST,
+    "scores/transfer.parquet": TRANSFER,
+    "scores/scorecard.parquet": SCORECARD,
 }

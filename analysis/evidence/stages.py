@@ -10,6 +10,8 @@ from .performance import performance_stage
 from .projection import map_stage
 from .reach import reach_stage
 from .rows import rows_stage
+from .scorecard import scorecard_stage
+from .transfer import transfer_stage
 
 #: Name told as progress -> stage.
 STAGES: dict[str, Stage] = {
@@ -19,4 +21,6 @@ STAGES: dict[str, Stage] = {
     "cells": cells_stage,
     "structures": rows_stage,
     "maps": map_stage,
+    "transfer": transfer_stage,
+    "scorecard": scorecard_stage,  # last: it reads what all others found
 }
