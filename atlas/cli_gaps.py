@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -91,7 +91,7 @@ def _of_set(table: pd.DataFrame, name: str) -> pd.Series:
     )
 
 
-def _lines(row: dict[str, object], width: int) -> list[str]:
+def _lines(row: dict[Any, Any], width: int) -> list[str]:
     """A gap in two lines or more: what and how sure, then its evidence."""
     about = [f"severity {row['severity']:.2f}", str(row["state"])]
     if pd.notna(row["q_value"]):

@@ -195,23 +195,23 @@ def cell_gaps(table: pd.DataFrame) -> list[Gap]:
     return [
         Gap(
             kind="coverage",
-            region=f"cell:{row.kind}:{row.cell}",
-            model=row.model,
-            selection=f"{row.set}~atlas",
+            region=f"cell:{row['kind']}:{row['cell']}",
+            model=row["model"],
+            selection=f"{row['set']}~atlas",
             statistic="cell_shortfall",
-            n=row.n,
-            reference_n=row.universe_n,
-            value=float(row.observed),
-            reference=row.expected,
-            p_value=row.p_value,
-            q_value=row.q_value,
-            lost=row.severity,
+            n=row["n"],
+            reference_n=row["universe_n"],
+            value=float(row["observed"]),
+            reference=row["expected"],
+            p_value=row["p_value"],
+            q_value=row["q_value"],
+            lost=row["severity"],
             part=True,
             evidence=(
-                f"{row.observed} of the {row.n} {row.kind}s of {row.set} in cell {row.cell} of the "
-                f"space of {row.model}; a random sample of the atlas would hold "
-                f"{row.expected:.0f} ({row.description})"
+                f"{row['observed']} of the {row['n']} {row['kind']}s of {row['set']} in cell "
+                f"{row['cell']} of the space of {row['model']}; a random sample of the atlas would "
+                f"hold {row['expected']:.0f} ({row['description']})"
             ),
         )
-        for row in table[table["severity"] > 0].itertuples()
+        for row in table[table["severity"] > 0].to_dict("records")
     ]

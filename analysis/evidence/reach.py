@@ -157,9 +157,9 @@ def _explained(one: Drawn, part: pd.DataFrame) -> NDArray[np.object_]:
 
         cells = (part[c].to_numpy()[low] for c in ("observed", "universe_n", "in_universe", "n"))
         log_p[low] = hypergeom.logcdf(*cells)
-    queue = sorted(proven, key=lambda i: (log_p[i], order[i], part["region"].iloc[i]))
+    queue = sorted(map(int, proven), key=lambda i: (log_p[i], order[i], part["region"].iloc[i]))
     if one.regions is None:
-        return _explained_by_parents(part, queue, cut, out)
+        return _explained_by_names(part, queue, cut, out)
     columns = part["place"].to_numpy()
     regions = one.regions.kept(np.isin(np.arange(len(one.table)), columns))
     back = {int(c): i for i, c in enumerate(np.sort(columns))}
@@ -186,22 +186,34 @@ def _explained(one: Drawn, part: pd.DataFrame) -> NDArray[np.object_]:
     return out
 
 
-def _explained_by_parents(
+def _explained_by_names(
     part: pd.DataFrame, queue: list[int], cut: float, out: NDArray[np.object_]
 ) -> NDArray[np.object_]:
-    """Of a universe known by its counts: a pair by its elements, a prototype by its stoichiometry.
+    """Of a universe known by its counts, where one region's name says it is a part of another.
 
-    Explained where, among the structures of the parent that there are, the region is not short.
+    A pair is a part of its elements, a prototype of its stoichiometry, a scaffold of what has
+    rings. A part is explained by a whole with a smaller p-value if, among the structures of the
+    whole that there are, it is not short; a whole by a part if the rest of the whole is not.
     """
-    cells = part.set_index("region")[["observed", "in_universe"]]
+    names = part["region"].to_numpy(dtype=object)
+    cells = part[["observed", "n", "in_universe", "universe_n"]].to_numpy(dtype=np.int64)
+    roots: dict[str, int] = {}
     for i in queue:
-        region = str(part["region"].iloc[i])
-        for parent in _parents(region):
-            if parent not in cells.index or out[i] is not None:
+        k, n, held, total = cells[i]
+        region = str(names[i])
+        for name, root in roots.items():
+            k_root, _, held_root, _ = cells[root]
+            if name in _parents(region):
+                left = shortfall_p(k, k_root, held, held_root)
+            elif region in _parents(name):
+                left = shortfall_p(k - k_root, n - k_root, held - held_root, total - held_root)
+            else:
                 continue
-            (k, within), (n, total) = cells.loc[region], cells.loc[parent]
-            if n < part["n"].iloc[i] and float(shortfall_p(k, n, within, total)) > cut:
-                out[i] = parent
+            if float(left) > cut:
+                out[i] = name
+                break
+        else:
+            roots[region] = i
     return out
 
 
@@ -221,31 +233,31 @@ def reach_gaps(table: pd.DataFrame) -> list[Gap]:
     gaps = []
     proven = table[table["severity"] > 0]
     children = proven.groupby(["scope", "universe", "explained_by"])["region"].agg(list)
-    for row in proven[proven["explained_by"].isna()].itertuples():
-        key = (row.scope, row.universe, row.region)
+    for row in proven[proven["explained_by"].isna()].to_dict("records"):
+        key = (row["scope"], row["universe"], row["region"])
         also = children.get(key, [])
         text = f"; with it {count(len(also), 'region')}: {', '.join(also[:3])}" if also else ""
         text += ", ..." if len(also) > 3 else ""
-        whole = row.scope == ATLAS
-        where = f"the {row.universe} universe" if whole else "the atlas"
+        whole = row["scope"] == ATLAS
+        where = f"the {row['universe']} universe" if whole else "the atlas"
         gaps.append(
             Gap(
                 kind="coverage",
-                region=row.region,
-                selection=f"{row.scope}~{row.universe}",
+                region=row["region"],
+                selection=f"{row['scope']}~{row['universe']}",
                 statistic="shortfall",
-                n=row.n,
-                reference_n=row.universe_n,
-                value=float(row.observed),
-                reference=row.expected,
-                p_value=row.p_value,
-                q_value=row.q_value,
-                lost=row.severity,
+                n=row["n"],
+                reference_n=row["universe_n"],
+                value=float(row["observed"]),
+                reference=row["expected"],
+                p_value=row["p_value"],
+                q_value=row["q_value"],
+                lost=row["severity"],
                 part=not whole,
                 evidence=(
-                    f"{row.observed} of the {row.n} {row.kind}s of {row.scope}; a random sample of "
-                    f"{where} would hold {row.expected:.0f} ({row.in_universe} of "
-                    f"{row.universe_n}){text}"
+                    f"{row['observed']} of the {row['n']} {row['kind']}s of {row['scope']}; a "
+                    f"random sample of {where} would hold {row['expected']:.0f} "
+                    f"({row['in_universe']} of {row['universe_n']}){text}"
                 ),
             )
         )

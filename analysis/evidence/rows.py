@@ -54,8 +54,7 @@ def rows_stage(evidence: Evidence) -> Findings:
         table = table.join(columns)
     table["gap_score"] = gap_scores(table)
     order = np.lexsort((table.index.to_numpy(dtype=str), -table["gap_score"].to_numpy()))
-    table["rank"] = 0
-    table.iloc[order, table.columns.get_loc("rank")] = np.arange(1, len(table) + 1)
+    table["rank"] = np.argsort(order) + 1
     table = table.assign(release=evidence.release, k=evidence.k, seed=evidence.seed)
     table = table.rename_axis("id").reset_index()[list(STRUCTURE_SCORES.columns)]
     return Findings({STRUCTURES_TABLE: typed(table.copy(), STRUCTURE_SCORES)}, [], notes)
@@ -134,7 +133,7 @@ def distances(evidence: Evidence, notes: list[str]) -> pd.DataFrame:
         base = subsample(names, evidence.max_rows, seed=evidence.seed, label=f"distance:{key}")
         ranks = distance_percentiles(
             evidence.reader.rows(key, index[asked].tolist()),
-            index[asked].get_indexer(list(base)),
+            index[asked].get_indexer(pd.Index(base)),
         )
         for side in ("in", "out"):
             rows = relation[asked] == side

@@ -162,6 +162,16 @@ def test_counts_alone_explain_a_pair_by_its_element(made: Regions) -> None:
     assert reach_table([again], release="r").iloc[0]["region"] == "element:Li|crystal"
 
 
+def test_counts_alone_explain_an_element_by_its_pair(made: Regions) -> None:
+    rows = half() & (made.member[:, 2].toarray().ravel() == 0)
+    part = Regions(made.table, made.member[rows], made.known[rows], made.kinds[rows])
+    drawn = beside_universe(part, np.full(rows.sum(), "known", dtype=object), universe(made, []))
+    table = reach_table([drawn], release="r").set_index("region")
+    assert table.index[0] == "pair:Li-O|crystal"
+    assert table.loc["element:Li|crystal", "explained_by"] == "pair:Li-O|crystal"
+    assert reach_gaps(table.reset_index())[0].region == "pair:Li-O|crystal"
+
+
 def test_q_values_select_families_first() -> None:
     """By hand: the Simes p of each family; one of two is selected, so its q-values double."""
     families = [pd.Series([0.001, 0.5, 0.9]), pd.Series([0.3, 0.8]), pd.Series([np.nan])]
