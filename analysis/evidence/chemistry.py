@@ -211,7 +211,7 @@ def _prototypes(
         if structure is None or len(structure) > SYMMETRY_ATOMS:
             continue
         scaled = np.linalg.solve(structure.cell.T, structure.positions.T).T
-        crystal = (structure.cell, scaled, structure.numbers)
+        crystal = (structure.cell.tolist(), scaled.tolist(), structure.numbers.tolist())
         with warnings.catch_warnings():
             # spglib warns that it will raise where it now returns None; both are read here.
             warnings.simplefilter("ignore", DeprecationWarning)
