@@ -135,3 +135,60 @@ def locate(
         print(f"repeat: {row.source_id} is {row.kept}")
     counts = ", ".join(f"{n} {status}" for status, n in found.counts.items())
     print(f"{counts}; {len(found.rejected)} left out, {len(found.duplicates)} repeats")
+
+
+@acquire_app.command(
+    epilog="Example: matteratlas expand out/starter --suggestions picks.parquet --top 20"
+)
+def expand(
+    path: Annotated[Path, typer.Argument(help="Atlas folder, not a release.", metavar="PATH")],
+    suggestions: Annotated[
+        Path | None, typer.Option(help="Parquet or CSV with a column 'id', as suggest writes it.")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="Where they are to be had: set, atlas, folder of files, or list."),
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Option(help="Ids, comma-separated.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="First so many suggestions.")] = None,
+    name: Annotated[
+        str, typer.Option("--set", help="Set that takes them: new, or your own, which grows.")
+    ] = "expansion",
+    models: Annotated[
+        list[str] | None, typer.Option(help="Ids, comma-separated; default: all of the atlas.")
+    ] = None,
+    permutations: Annotated[
+        int | None, typer.Option(min=0, help="Null draws; default: as the last analysis.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Local processes; 0 = this one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Add picked structures, embed the new ones, analyse again; the gaps before and after."""
+    from .expand import expand as run
+
+    with ProgressReporter(quiet=as_json) as reporter:
+        report = run(
+            path,
+            suggestions=suggestions,
+            pool=pool,
+            ids=_names(ids),
+            top=top,
+            name=name,
+            models=_names(models),
+            workers=workers,
+            parameters={} if permutations is None else {"permutations": permutations},
+            reporter=reporter,
+        )
+    if as_json:
+        emit_json(report.summary())
+    else:
+        emit_table(report.gaps.head(20).round(4), title="gaps before and after")
+        print(
+            f"{report.card.id} {report.card.version} ({report.outcome}): {len(report.added)} "
+            f"structures added, {len(report.known)} were in the atlas; {report.embedded} vectors "
+            f"embedded, {report.carried} carried over; {len(report.gaps)} gaps concerned"
+        )
+        for model, error in report.failed.items():
+            print(f"{model} failed: {error}")
+    if report.failed:
+        raise typer.Exit(9)

@@ -36,6 +36,7 @@ from ...registry.archive import Atlas
 from ...schemas.cards import ModelCard
 from ...schemas.errors import ArchiveError, MetricError
 from ..blocks import Space, normalise_rows, row_blocks, rows_per_block
+from ..coverage import ENOUGH
 from ..neighbours import nearest
 
 #: Share of structures like the known ones that may be called a gap by their distance.
@@ -118,14 +119,26 @@ def known_of(atlas: Atlas, model: str) -> Known:
 
 
 def marked_gaps(atlas: Atlas, model: str) -> pd.DataFrame:
-    """Gaps of this model or of none that lose :data:`MARKED` or more; empty if not analysed."""
+    """Gaps that mark what falls into them; empty if the atlas is not analysed.
+
+    Of the whole atlas, of this model or of none, with :data:`MARKED` or more lost; of what is
+    scarcer than in a universe only what has fewer than ``coverage.ENOUGH`` structures.
+    """
     columns = ["kind", "region", "model", "severity", "evidence"]
     try:
         table = atlas.table("scores/gaps.parquet")
     except ArchiveError:
         return pd.DataFrame(columns=columns)
-    own = table["model"].isna() | (table["model"] == model)
-    return table.loc[own & (table["severity"] >= MARKED), columns].reset_index(drop=True)
+    own = (table["model"].isna() | (table["model"] == model)) & of_atlas(table)
+    # Less than a universe has is no gap for a structure, as long as enough are known.
+    known = (table["statistic"] != "shortfall") | (table["value"] < ENOUGH)
+    return table.loc[own & known & (table["severity"] >= MARKED), columns].reset_index(drop=True)
+
+
+def of_atlas(gaps: pd.DataFrame) -> pd.Series:
+    """Which rows of a gaps table are gaps of the whole atlas, not of one of its sets (bool)."""
+    text = gaps["selection"].fillna("").astype(str)
+    return ~text.str.contains("~", regex=False) | text.str.startswith("atlas~")
 
 
 def choose_models(atlas: Atlas, kinds: Iterable[str]) -> dict[str, str]:
@@ -313,18 +326,19 @@ def _as(status: str, reason: str) -> dict[str, str]:
 def in_region(region: str, *, kind: str, elements: Sequence[str], n_atoms: int, place: str) -> bool:
     """Whether a structure falls into a gap's region.
 
-    Regions are ``element:X``, ``element:X|kind``, ``size:kind:n``, ``size:kind:low-high`` and
-    ``set:stratum``, which holds what lies nearest to one of its rows (``place``). A structure is
-    held against no other.
+    Regions are ``element:X``, ``pair:X-Y``, ``size:kind:n`` and ``size:kind:low-high``, the first
+    two also of one kind (``element:X|kind``); and ``set:stratum``, which holds what lies nearest to
+    one of its rows (``place``). A structure is held against no other.
     """
     what, _, rest = region.partition(":")
-    if what == "element":
-        element, _, of_kind = rest.partition("|")
-        return element in elements and of_kind in ("", kind)
+    rest, _, of_kind = rest.partition("|")
     if what == "size":
-        of_kind, _, span = rest.partition(":")
-        low, _, high = span.partition("-")
-        if of_kind != kind or not low.isdigit() or not (high or low).isdigit():
-            return False
-        return int(low) <= n_atoms <= int(high or low)
-    return region == place
+        of_kind, _, rest = rest.partition(":")
+        low, _, high = rest.partition("-")
+        numbers = low.isdigit() and (high or low).isdigit()
+        inside = numbers and int(low) <= n_atoms <= int(high or low)
+    elif what in ("element", "pair"):
+        inside = set(rest.split("-")) <= set(elements)
+    else:
+        inside = place == f"{what}:{rest}"
+    return inside and of_kind in ("", kind)
