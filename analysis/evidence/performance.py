@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ...schemas.performance import PERFORMANCE
+from ..gaps import count
 from ..selections import CORE_SHARE
 from ..tables import typed
 from .context import Evidence, Findings
@@ -117,7 +118,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     labelled, core = region.labelled, region.core
     rows = [_row(evidence, labelled, core, -deviations(core.energy, core.counts), "baseline")]
-    unread: list[str] = []
+    unread = 0
     for model in evidence.charts:
         part = region.parts.get(model)
         if part is None:
@@ -129,7 +130,7 @@ def _rows(
             errors = energy_errors(part.energy, own.loc[ids].to_numpy(), part.counts)
             rows.append(_row(evidence, labelled, part, errors, "own_energy", model, role))
         if not enough_groups(part.groups):
-            unread.append(model)
+            unread += 1
             continue
         wanted = deviations(part.energy, part.counts) / part.atoms
         vectors = evidence.reader.rows(model, list(ids))
@@ -140,8 +141,8 @@ def _rows(
         notes.append(f"performance on {labelled.name}: too few rows for {', '.join(region.few)}")
     if unread:
         notes.append(
-            f"performance on {labelled.name}: no probe of {', '.join(unread)}: one formula holds "
-            "more than half of the rows, or there are fewer than five"
+            f"performance on {labelled.name}: no probe of {count(unread, 'model')}, for one formula "
+            "holds more than half of the rows, or there are fewer than five formulas"
         )
     return rows
 
