@@ -156,7 +156,7 @@ def _model_rows(
             allowed = allowances(there, held[name_of_pool, size])
         for statistic, (measure, _) in STATISTICS.items():
             value, drawn = _value(measure, here), own_draws[size][statistic]
-            drawn = drawn[np.isfinite(drawn)]
+            drawn = widened(drawn[np.isfinite(drawn)], size / len(base))
             if not np.isfinite(value) or not len(drawn):
                 continue
             variety = allowed.get(statistic, 1.0)
@@ -190,6 +190,17 @@ def draw_statistics(base: Array, size: int, *, seed: int) -> dict[str, Array]:
         name: np.array([_value(measure, base[rows]) for rows in subsets[:draws]])
         for name, (measure, draws) in STATISTICS.items()
     }
+
+
+def widened(drawn: Array, share: float) -> Array:
+    """Draws as far from their median as samples of other matter would be.
+
+    Subsets that take a share f of all rows overlap: they vary by 1 - f of what independent samples
+    do, and all rows inside are a sample themselves, which adds f.
+    """
+    logs = np.log(np.maximum(drawn, 1e-300))
+    middle = np.median(logs) if len(logs) else 0.0
+    return np.exp(middle + (logs - middle) * np.sqrt((1.0 + share) / (1.0 - share)))
 
 
 def allowances(here: Array, drawn: dict[str, Array]) -> dict[str, float]:

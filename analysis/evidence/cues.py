@@ -91,10 +91,9 @@ def cues_of(
     shares = counts / counts.sum(axis=1, keepdims=True)
     held = (counts > 0).sum(axis=0)
     frequent = np.flatnonzero(held >= 2)
-    cues = [
-        Cue("composition", "regression", KINDS, True, shares[:, frequent]),
-        Cue("atom_count", "regression", KINDS, True, _log(structures["n_atoms"])),
-    ]
+    cues = [Cue("atom_count", "regression", KINDS, True, _log(structures["n_atoms"]))]
+    if len(frequent):
+        cues.insert(0, Cue("composition", "regression", KINDS, True, shares[:, frequent]))
     balanced = np.minimum(held, len(structures) - held)
     enough = [z for z in np.argsort(-balanced, kind="stable") if balanced[z] >= ELEMENT_ROWS]
     for z in sorted(enough[:ELEMENTS]):
