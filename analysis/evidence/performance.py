@@ -141,7 +141,7 @@ def _rows(
         notes.append(f"performance on {labelled.name}: too few rows for {', '.join(region.few)}")
     if unread:
         notes.append(
-            f"performance on {labelled.name}: no probe of {count(unread, 'model')}, for one formula "
+            f"performance on {labelled.name}: no probe of {count(unread, 'model')}: one formula "
             "holds more than half of the rows, or there are fewer than five formulas"
         )
     return rows
