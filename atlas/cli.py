@@ -17,6 +17,7 @@ from .cli_env import env_app
 from .cli_gaps import gaps_app
 from .cli_hub import hub_app
 from .cli_reproduce import reproduce_app
+from .cli_scorecard import scorecard_app
 from .cli_suggest import suggest_app
 from .cli_sweep import sweep_app
 from .console import ProgressReporter, emit_json, emit_table
@@ -38,6 +39,7 @@ app.add_typer(contribute_app, name="contribute")
 app.add_typer(hub_app)
 app.add_typer(gaps_app)
 app.add_typer(reproduce_app)
+app.add_typer(scorecard_app)
 app.add_typer(sweep_app)
 app.add_typer(acquire_app)
 app.add_typer(suggest_app)

@@ -132,8 +132,11 @@ def _lack(evidence: Evidence, key: str, measure: str, region: str) -> str:
     """Why one model lacks a measure that others have."""
     card = evidence.charts[key].card
     if measure.startswith("best_performer"):
-        reference = "is the best performer, or shares too few rows with it"
-        return f"it {reference}"
+        scored = evidence.tables["scores/performance_alignment.parquet"]
+        names = scored["set"] + "." + scored["label"]
+        if key in set(scored.loc[names == region, "reference"]):
+            return "it is the best performer itself"
+        return "too few energies, or rows shared with the best performer"
     kind = {"crystals": "crystal", "molecules": "molecule", "proteins": "protein"}.get(region)
     structures = evidence.structures
     if kind is not None:

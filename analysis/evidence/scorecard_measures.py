@@ -76,11 +76,11 @@ def contextual(chart: Chart) -> bool:
 def over_families(rows: pd.DataFrame, *, median: bool = False) -> tuple[float, float]:
     """``score`` and ``error`` over the partners' ``family``: each family once, all weighing alike.
 
-    Within a family always the mean.
+    Within a family always the mean. A median's error is that of the median partner.
     """
     means = rows.groupby("family", sort=True)[["score", "error"]].mean()
-    score = means["score"].median() if median else means["score"].mean()
-    return float(score), float(means["error"].mean())
+    found = means.median() if median else means.mean()
+    return float(found["score"]), float(found["error"])
 
 
 def _partners(rows: pd.DataFrame, charts: Mapping[str, Chart]) -> pd.DataFrame:
