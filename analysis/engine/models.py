@@ -147,7 +147,10 @@ class _Scaled:
         returned = np.empty_like(member)
         edge_kernels.returning(indices, member, returned)
         out |= {"values": kernel, "offsets": offsets, "returned": returned}
-        return out if offsets.size else out | edge_lists(indices, member, returned, kernel)
+        if offsets.size:
+            return out
+        lists = edge_lists(indices, member, returned, kernel)
+        return out | lists if job.settings.permutations else lists  # draws take whole lists
 
     def dimension(self) -> dict[str, NDArray[Any]]:
         """Intrinsic dimension, over all rows and without each block."""
