@@ -7,7 +7,6 @@ Everything here is plain data taken from the archive; nothing is computed from v
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from typing import Any
 
 import fsspec
 import pandas as pd
-import pyarrow
 
 from ...registry.archive import Atlas, open_atlas
 from ...registry.index import unseal
+from ...registry.parquet import UNREADABLE, read_arrow
 from ...schemas.errors import ArchiveError
 from ...schemas.index import check_analysis
 from ...schemas.scores import ANALYSIS, SCORE_TABLES
@@ -204,8 +203,8 @@ def _table(path: str, name: str, content: bytes) -> pd.DataFrame:
     # Ids of every row of every selection are many and the page names none of them.
     columns = [c for c in SCORE_TABLES[name].columns if c != "ids"]
     try:
-        table = pd.read_parquet(io.BytesIO(content), columns=columns)
-    except (pyarrow.ArrowInvalid, KeyError) as error:
+        table = read_arrow(content, columns=columns).to_pandas(ignore_metadata=True)
+    except (*UNREADABLE, KeyError) as error:
         raise ArchiveError(
             f"{path}/{name}: not the table expected ({error}); run: matteratlas analyze {path}"
         ) from error

@@ -141,8 +141,9 @@
     );
   }
 
-  const figures = [window.atlasMatrix(page), ...window.atlasCharts(page)];
+  const figures = [window.atlasMatrix(page), ...window.atlasCharts(page), window.atlasMap(page)];
   for (const figure of figures) await figure.start();
+  await window.atlasLinks.start();
   document.documentElement.dataset.ready = "true";
 
   let width = window.innerWidth;

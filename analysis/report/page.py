@@ -22,7 +22,7 @@ from typing import Any
 from ...registry.archive import Atlas
 from ...registry.replies import redacted
 from ...schemas.errors import ArchiveError, missing_extra, of_sound_data
-from . import cards, contrasts, coverage, data, figures, matrices, summary
+from . import cards, contrasts, coverage, data, figures, maps, matrices, summary
 from .formats import FILTERS
 
 _HERE = Path(__file__).parent
@@ -34,13 +34,14 @@ DIMENSIONS = ("intrinsic_dimension", "participation_ratio")
 BUNDLE = "window.vegaEmbed = vegaEmbed;"
 
 #: The page's scripts, in the order they run.
-SCRIPTS = ("theme", "kit", "matrix", "charts", "page")
+SCRIPTS = ("theme", "kit", "links", "viewer", "map", "matrix", "charts", "page")
 
 SECTIONS = (
     ("headline", "Headline"),
     ("convergence", "Convergence"),
     ("distribution", "In / out of distribution"),
     ("dimension", "Dimension"),
+    ("map", "Map"),
     ("coverage", "Coverage"),
     ("gaps", "Gaps"),
     ("models", "Models"),
@@ -100,6 +101,9 @@ def render(scores: data.Scores) -> str:
     points = contrasts.points(scores, models)
     scripts = {name: (_HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}
     scripts["vega"] = vega_bundle()
+    mapped = maps.maps(scores, models)
+    if mapped:
+        scripts["3Dmol"] = viewer_bundle()
     context = {
         **_tables(scores, models),
         **_headline(scores, models, points),
@@ -112,6 +116,8 @@ def render(scores: data.Scores) -> str:
         "policy": content_policy(scripts.values()),
         "data": inline_json(_page_data(scores, models)),
         "pairs": packed_json({"blocks": blocks, "points": points}),
+        "mapped": bool(mapped),
+        "maps": packed_json(mapped),
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -163,6 +169,12 @@ def vega_bundle() -> str:
             "vl-convert's bundle cannot be inlined; run: pip install --upgrade vl-convert-python"
         )
     return bundle
+
+
+@cache
+def viewer_bundle() -> str:
+    """3Dmol.js, as ``vendor/package-lock.json`` pins it."""
+    return (_HERE / "vendor" / "3Dmol-min.js").read_text(encoding="utf-8")
 
 
 def atlas_name(atlas: Atlas) -> str:

@@ -23,6 +23,7 @@ from matteratlas.schemas.archive import RUNS
 from matteratlas.schemas.cards import ModelCard, StructureSetCard
 from matteratlas.schemas.scores import ANALYSIS, SCORE_TABLES
 from matteratlas.schemas.structure_sets import structure_arrow_schema
+from matteratlas.schemas.structures import ATOMIC_NUMBERS
 
 METRICS = (
     "mutual_knn",
@@ -228,6 +229,7 @@ def _structures(set_id: str, random: np.random.Generator) -> pd.DataFrame:
     for i in range(count):
         digest = "".join("abcdefghijklmnopqrstuvwxyz234567"[v] for v in random.integers(0, 32, 26))
         elements = sorted(random.choice(ELEMENTS[kind], size=3, replace=False))
+        atoms = int(random.integers(1, 40))
         rows.append(
             {
                 "id": f"ma1-{digest}",
@@ -238,7 +240,7 @@ def _structures(set_id: str, random: np.random.Generator) -> pd.DataFrame:
                 "name": None,
                 "formula": "".join(elements),
                 "elements": elements,
-                "n_atoms": int(random.integers(1, 40)),
+                "n_atoms": atoms,
                 "periodicity": 3 if kind == "crystal" else 0,
                 "pbc": [kind == "crystal"] * 3,
                 "charge": 0,
@@ -246,9 +248,9 @@ def _structures(set_id: str, random: np.random.Generator) -> pd.DataFrame:
                 "smiles": None,
                 "sequence": None,
                 "description": f"invented {kind} {i}",
-                "numbers": None,
-                "positions": None,
-                "cell": None,
+                "numbers": [ATOMIC_NUMBERS[elements[j % 3]] for j in range(atoms)],
+                "positions": random.uniform(0, 9, 3 * atoms).tolist(),
+                "cell": np.diag([9.0, 10.0, 11.0]).ravel().tolist() if kind == "crystal" else None,
                 "backbone": None,
                 "source": "invented==1.0:data",
                 "licence": None,
@@ -354,8 +356,50 @@ def score_tables(
         "scores/models.parquet": pd.DataFrame(singles),
         "scores/coverage.parquet": _coverage(cards, frames),
         "scores/gaps.parquet": _gaps(cards, plan, random),
+        **_maps(cards, frames, random),
     }
     return {path: _typed(path, table) for path, table in tables.items()}
+
+
+def _maps(
+    cards: list[ModelCard], frames: dict[str, pd.DataFrame], random: np.random.Generator
+) -> dict[str, pd.DataFrame]:
+    """Maps of three models on forty structures of each kind, with four nearest each."""
+    places, near = [], []
+    for frame in frames.values():
+        kind, ids = frame["kind"].iloc[0], sorted(frame["id"])[:40]
+        for card in [c for c in cards if c.learned and kind in c.supports.kinds][:3]:
+            common = {"release": "1.2.3", "kind": kind, "model": card.id, "layer": "last"}
+            flat = random.normal(size=(len(ids), 2)) * 20
+            for i, name in enumerate(ids):
+                places.append(
+                    {
+                        **common,
+                        "method": "t-sne",
+                        "id": name,
+                        "x": flat[i, 0],
+                        "y": flat[i, 1],
+                        "n": len(ids),
+                        "available": 60,
+                        "seed": 0,
+                    }
+                )
+                apart = np.linalg.norm(flat - flat[i], axis=1)
+                near += [
+                    {
+                        **common,
+                        "id": name,
+                        "rank": rank,
+                        "neighbour": ids[j],
+                        "distance": apart[j],
+                        "n": len(ids),
+                    }
+                    for rank, j in enumerate(np.argsort(apart)[1:5], start=1)
+                ]
+    return {
+        "scores/map.parquet": pd.DataFrame(places),
+        "scores/nearest.parquet": pd.DataFrame(near),
+    }
 
 
 def _typed(path: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from synthetic_atlas import METRICS, Made, make_atlas
 
 from matteratlas.analysis.report import write_report
 from matteratlas.analysis.report.matrices import blocks
-from matteratlas.analysis.report.page import inline_json, packed_json, vega_bundle
+from matteratlas.analysis.report.page import inline_json, packed_json, vega_bundle, viewer_bundle
 from matteratlas.registry.index import seal, write_json
 from matteratlas.registry.validate import validate
 from matteratlas.schemas.archive import UNRELEASED
@@ -28,7 +28,7 @@ LIMIT = 5_000_000
 def test_the_invented_atlas_is_a_valid_one(tmp_path: Path) -> None:
     result = validate(make_atlas(tmp_path / "a", models=4, version=UNRELEASED).root, deep=True)
     assert result.faults == [] and result.notes == []
-    assert result.units == 12 and result.tables == 3 + 2 + 5
+    assert result.units == 12 and result.tables == 3 + 2 + 7
 
 
 def test_page_lies_in_the_atlas_by_default(made: Made, page_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_sections_and_headings(page: Page) -> None:
     links = [e.attributes["href"] for e in page.all("a") if e.inside("nav")]
     sections = ["#" + str(e.attributes["id"]) for e in page.all("section")]
     assert links == sections
-    assert len(sections) == 9
+    assert len(sections) == 10
 
 
 def test_page_can_be_used_without_eyes_or_mouse(page: Page) -> None:
@@ -100,14 +100,14 @@ def test_nothing_is_fetched(page: Page) -> None:
     assert "@import" not in css
     assert '"url"' not in json.dumps(page.data["specs"])
     for name in ("fetch(", "XMLHttpRequest", "WebSocket", "import("):
-        for script in _code(page)[:-1]:  # the charts' library has a loader the policy leaves idle
+        for script in _code(page)[:-2]:  # both libraries have loaders the policy leaves idle
             assert name not in script
 
 
 def _code(page: Page) -> list[str]:
-    """The page's own scripts in their order, then the charts' library."""
+    """The page's own scripts in their order, then the libraries of charts and structures."""
     scripts = ["".join(e.pieces) for e in page.all("script") if "type" not in e.attributes]
-    return sorted(scripts, key=lambda s: s == vega_bundle())
+    return sorted(scripts, key=lambda s: s in (vega_bundle(), viewer_bundle()))
 
 
 def test_policy_names_every_script_and_no_place(page: Page) -> None:
@@ -123,7 +123,7 @@ def test_policy_names_every_script_and_no_place(page: Page) -> None:
         for s in _code(page)
     }
     assert rules["script-src"] == digests
-    assert len(digests) == 6
+    assert len(digests) == 10  # theme, the two libraries, and the page's own seven
     assert "http" not in policy
     assert "unsafe-eval" not in policy
 
