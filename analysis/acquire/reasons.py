@@ -85,7 +85,8 @@ def matches(
     candidates : DataFrame
         Columns of structures tables.
     places : Series of str
-        ``set:stratum`` of the nearest known structure, in the order of candidates.
+        ``set:stratum`` of the nearest known structure, in the order of candidates; empty where it
+        is of another kind of matter.
     """
     count = len(candidates)
     best = np.full(count, -1, dtype=np.int64)
@@ -166,7 +167,8 @@ def sentence(
         }.get(chosen_by, "no open gap holds it")
         return f"{candidate['formula']}: in no open gap; {how}; {far}"
     model = f" of {gap['model']}" if isinstance(gap["model"], str) else ""
+    others = "the only candidate that does" if in_gap == 1 else f"one of {in_gap} that do"
     return (
-        f"{candidate['formula']}: closes {gap['kind']} gap {gap['rank']}{model}, {gap['region']} "
-        f"({gap['evidence']}); one of {in_gap} candidates that do; {far}"
+        f"{candidate['formula']}: helps to close {gap['kind']} gap {gap['rank']}{model}, "
+        f"{gap['region']} ({gap['evidence']}); {others}; {far}"
     )

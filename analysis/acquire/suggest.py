@@ -229,7 +229,8 @@ def suggest(
     distance, near = nearest_known(points, base)
     owners = known.structures.iloc[near].reset_index(drop=True)
     places = owners["set"] + ":" + owners["stratum"]
-    best = matches(held, candidates, places, pool.geometries)
+    alike = owners["kind"].astype(str) == candidates["kind"].astype(str)
+    best = matches(held, candidates, places.where(alike, ""), pool.geometries)
     price = costs(candidates, cost, run=run)
     picks = acquire(
         pool.vectors,
