@@ -263,20 +263,75 @@ def search_tiles(
     squares = np.zeros(n, np.float32)
     if not inner:
         squares = np.einsum("id,id->i", points, points)
-    keys = np.empty((n, 2 * k), np.float32)
-    labels = np.empty((n, 2 * k), np.int32)
-    state = (np.empty(n, np.float32), np.zeros(n, np.int64), keys, labels, k)
+    lists = _Lists(squares, k)
     first = min(n, max(FIRST, 4 * k))
     for start, column, tile in _tiles(points, first, scale=-1.0 if inner else -2.0, ahead=threads):
-        if column == 0:
-            _seed(tile, squares, start, *state)
-            if start >= first:
-                _collect(tile, squares, start, 0, *state, False)
-        else:
-            _collect(tile, squares, start, column, *state, True)
-    worst = np.empty(n, np.float32)
-    _finish(keys, labels, state[1], k, worst)
-    return np.ascontiguousarray(labels[:, :k]), worst
+        lists.offer(tile, start, column, first)
+    return lists.finish()
+
+
+def search_scaled(
+    points: NDArray[np.float32], scales: NDArray[np.float32], k: int, k_scaled: int, *, threads: int
+) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], ...]:
+    """Return the nearest other rows as given, and of rows times ``scales``, from one product.
+
+    Parameters
+    ----------
+    points : float32 array, shape (n, d)
+    scales : float32 array, shape (n,)
+        Of the scaled rows, whose length is 1.
+    k, k_scaled : int
+        Candidates a row.
+
+    Returns
+    -------
+    tuple of two pairs
+        As :func:`search_tiles` gives them.
+    """
+    n = points.shape[0]
+    plain = _Lists(np.einsum("id,id->i", points, points), k)
+    scaled = _Lists(np.ones(n, np.float32), k_scaled)
+    first = min(n, max(FIRST, 4 * max(k, k_scaled)))
+    for start, column, tile in _tiles(points, first, scale=-2.0, ahead=threads):
+        plain.offer(tile, start, column, first)
+        _rescale(tile, scales, start, column)
+        scaled.offer(tile, start, column, first)
+    return plain.finish(), scaled.finish()
+
+
+@compiled()
+def _rescale(tile: Any, scales: Any, start: int, first: int) -> None:
+    rows, columns = tile.shape
+    for i in range(rows):
+        own = scales[start + i]
+        for j in range(columns):
+            tile[i, j] *= own * scales[first + j]
+
+
+class _Lists:
+    """Candidates of all rows so far."""
+
+    def __init__(self, squares: NDArray[np.float32], k: int) -> None:
+        n = squares.size
+        self.squares, self.k = squares, k
+        self.keys, self.labels = np.empty((n, 2 * k), np.float32), np.empty((n, 2 * k), np.int32)
+        self.count = np.zeros(n, np.int64)
+        self.state = (np.empty(n, np.float32), self.count, self.keys, self.labels, k)
+
+    def offer(self, tile: NDArray[np.float32], start: int, column: int, first: int) -> None:
+        """Look at a tile; those of the first columns begin the lists."""
+        if column:
+            _collect(tile, self.squares, start, column, *self.state, True)
+            return
+        _seed(tile, self.squares, start, *self.state)
+        if start >= first:
+            _collect(tile, self.squares, start, 0, *self.state, False)
+
+    def finish(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The k nearest of every row, and the last one's key."""
+        worst = np.empty(self.squares.size, np.float32)
+        _finish(self.keys, self.labels, self.count, self.k, worst)
+        return np.ascontiguousarray(self.labels[:, : self.k]), worst
 
 
 def _tiles(
@@ -357,74 +412,4 @@ def order_candidates(
         ]
         for part in done:
             part.result()
-    return indices, keys
-
-
-@compiled()
-def _expand(
-    members: Any, starts: Any, lists: Any, list_keys: Any, own: Any, indices: Any, keys: Any
-) -> None:
-    k = indices.shape[1]
-    for group in range(starts.size - 1):
-        low, high = starts[group], starts[group + 1]
-        near = members[low : min(high, low + k + 1)].copy()
-        far = np.full(near.size, own[group])
-        gathered = 0
-        last = -np.inf
-        for place in range(lists.shape[1]):
-            key = list_keys[group, place]
-            if gathered >= k and key > last:
-                break
-            other = lists[group, place]
-            begin = starts[other]
-            more = members[begin : min(starts[other + 1], begin + k)]
-            near = np.concatenate((near, more))
-            far = np.concatenate((far, np.full(more.size, key)))
-            gathered += more.size
-            last = key
-        by_index = np.argsort(near)
-        near, far = near[by_index], far[by_index]
-        order = np.argsort(far, kind="mergesort")
-        for row in members[low:high]:
-            place = 0
-            for entry in order:
-                if place == k:
-                    break
-                if near[entry] != row:
-                    indices[row, place] = near[entry]
-                    keys[row, place] = far[entry]
-                    place += 1
-
-
-def expand_copies(
-    copies: NDArray[np.intp],
-    lists: NDArray[np.int32],
-    list_keys: NDArray[np.float64],
-    own: NDArray[np.float64],
-    k: int,
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Return the lists of all rows from those of the distinct ones, equal keys by index.
-
-    Parameters
-    ----------
-    copies : int array, shape (n,)
-        Group of each row among equal rows, numbered in order of their first rows.
-    lists : int32 array, shape (groups, c)
-        Nearest other groups, c = k or all there are; equal keys by first row.
-    list_keys : float64 array, shape (groups, c)
-    own : float64 array, shape (groups,)
-        Key of a row with a copy of itself.
-    k : int
-        k < n.
-
-    Returns
-    -------
-    indices : int32 array, shape (n, k)
-    keys : float64 array, shape (n, k)
-    """
-    members = np.argsort(copies, kind="stable").astype(np.int32)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(copies))])
-    indices = np.empty((copies.size, k), np.int32)
-    keys = np.empty((copies.size, k))
-    _expand(members, starts, lists, list_keys, own, indices, keys)
     return indices, keys

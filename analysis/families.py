@@ -87,6 +87,10 @@ class NeighbourLists:
             self._lists[key] = held
         return held[1]
 
+    def hold(self, space: Space, found: Neighbours) -> None:
+        """Keep lists of smallest distances that were found elsewhere."""
+        self._lists[id(space), "euclidean"] = space, found
+
 
 def mirror(upper: NDArray[np.float64]) -> NDArray[np.float64]:
     """Copy the upper triangle of (..., m, m) to the lower one."""

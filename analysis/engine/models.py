@@ -15,7 +15,7 @@ from ..calibration import Permutations
 from ..choices import KERNELS, OVERLAPS
 from ..families import NeighbourLists, Sampling, measure_dimension
 from ..metrics.cknna import kernel_similarity
-from ..neighbours import Neighbours, Similarity
+from ..neighbours import Neighbours, Similarity, nearest_scaled
 from . import edge_kernels
 from .job import Job
 from .pair_kernels import edge_lists
@@ -47,8 +47,13 @@ def do_model(job: Job, store: Store, model: int) -> None:
         )
     scaling = job.settings.scaling
     constant: dict[str, NDArray[Any]] = {}
-    for how in dict.fromkeys(scaling.values()):
-        one = _Scaled(job, how, Space(normalise_rows(raw, how)))
+    models = {
+        how: _Scaled(job, how, Space(normalise_rows(raw, how)))
+        for how in dict.fromkeys(scaling.values())
+    }
+    if {"none", "l2"} <= set(models):
+        models["none"].search_with(models["l2"])
+    for how, one in models.items():
         asked = {metric for metric, scaled in scaling.items() if scaled == how}
         constant[how] = np.array(one.space.constant)
         constant[f"unit-{how}"] = np.array(kernel_similarity(one.space, how) == "euclidean")
@@ -82,6 +87,12 @@ class _Scaled:
             "intrinsic_dimension": 2,
         }
         self._reach = max(self._lists.reach(depth.get(m, 1), job.n) for m in asked)
+
+    def search_with(self, scaled: _Scaled) -> None:
+        """Find the lists of both from one product, where that is as good."""
+        found = nearest_scaled(self.space, scaled.space, self._reach, scaled._reach)
+        for one, lists in zip((self, scaled), found or (), strict=False):
+            one._lists.hold(one.space, lists)
 
     def points(self) -> dict[str, NDArray[Any]]:
         """Centred float32 rows, and what tiles are finished with."""

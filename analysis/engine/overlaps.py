@@ -87,8 +87,8 @@ def _listed_sums(held: _Held, batch: list[tuple[int, int]], bits: int) -> NDArra
     sums = np.zeros((len(batch), len(_FIELDS) * pair_kernels.LANES))
     n = held.job.n
     marks = np.zeros(n, np.uint16 if n < 1 << 16 else np.uint32)
-    lists = pair_kernels.join_lists([held.edges(model) for model in models])
-    pair_kernels.shared_kernel_sums(pairs, *lists, marks, sums)
+    lists: list[Any] = pair_kernels.join_lists([held.edges(model) for model in models])
+    pair_kernels.shared_kernel_sums(*[pairs, *lists, marks, sums])
     return sums.reshape(len(batch), len(_FIELDS), -1)[:, :, :bits]
 
 

@@ -49,11 +49,10 @@ def edge_lists(
         out[f"bits{side}"] = np.empty(edges, np.uint16)
         out[f"kernel{side}"] = np.empty(edges)
     out["back"] = np.empty(edges, np.uint16)
-    _list_edges(
-        indices, member, returned, values,
-        out["starts"], *(out[name] for name in _OUT),
-        out["starts_in"], *(out[name] for name in _IN),
-    )  # fmt: skip
+    arguments: list[Any] = [indices, member, returned, values]
+    arguments += [out["starts"], *(out[name] for name in _OUT)]
+    arguments += [out["starts_in"], *(out[name] for name in _IN)]
+    _list_edges(*arguments)
     return out
 
 

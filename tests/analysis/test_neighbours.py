@@ -12,8 +12,8 @@ from made_up import made_up_pair
 from threadpoolctl import threadpool_limits
 
 from matteratlas.analysis import candidates, indexes, neighbours
-from matteratlas.analysis.blocks import Space, as_rows
-from matteratlas.analysis.neighbours import nearest, nearest_among
+from matteratlas.analysis.blocks import Space, as_rows, normalise_rows
+from matteratlas.analysis.neighbours import nearest, nearest_among, nearest_scaled
 from matteratlas.schemas.errors import MetricError, MissingExtraError
 
 
@@ -181,3 +181,27 @@ def test_missing_numba_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(MissingExtraError, match=r"'numba'.*pip install 'matteratlas\[cpu\]'"):
         nearest(Space(np.random.default_rng(0).normal(size=(1100, 3))), 2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_lists_of_both_scalings_from_one_product(shift: float) -> None:
+    random = np.random.default_rng(8)
+    rows = random.normal(size=(1800, 24)).astype(np.float32).astype(np.float64) + shift
+    rows *= random.uniform(0.1, 10.0, size=(1800, 1))
+    space, scaled = Space(rows), Space(normalise_rows(rows, "l2"))
+    both = nearest_scaled(space, scaled, 12, 30)
+    assert both is not None
+    for one, found, k in zip((space, scaled), both, (12, 30), strict=True):
+        expected = nearest(one, k)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_two_searches_where_one_product_would_not_do() -> None:
+    rows = np.random.default_rng(9).normal(size=(1300, 6))
+    changed = {"few": rows[:900], "copies": rows.copy(), "zero": rows.copy(), "far": rows + 9.0}
+    changed["copies"][7] = changed["copies"][3]
+    changed["zero"][5] = 0.0
+    for name, one in changed.items():
+        scaled = Space(normalise_rows(one, "l2"))
+        assert nearest_scaled(Space(one), scaled, 5, 5) is None, name
