@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from atlas_factory import use_made_up_registry, write_atlas
+from click.testing import Result
 from planted_gaps import PLANTED, false_alarms, plant, plants, real_regions
+from typer.testing import CliRunner
 
 from matteratlas.analysis.analyze import analyze
 from matteratlas.analysis.evidence import universe
 from matteratlas.analysis.evidence.chemistry import Regions, find_regions
 from matteratlas.analysis.evidence.universe import Universe, count_regions
+from matteratlas.cli import app
 from matteratlas.registry.archive import open_atlas
+from matteratlas.schemas.errors import AtlasError
 from matteratlas.schemas.reach import UniverseCard
 
 SHARE = 0.5
@@ -90,3 +95,24 @@ def test_the_report_names_what_the_atlas_lacks(
     assert np.flatnonzero(counted).min() == len(tested)  # counted come after
     reach = pd.read_parquet(atlas / "scores" / "reach.parquet")
     assert (reach["scope"] == "atlas").any() and reach["p_value"].notna().any()
+    _the_command_line_tells_it(str(atlas), counted=int(counted.sum()))
+
+
+def _the_command_line_tells_it(atlas: str, *, counted: int) -> None:
+    lines = run("gaps", atlas, "--top", "2").stdout.splitlines()
+    assert lines[0] == f"coverage: 1 proven, {counted} counted"
+    assert lines[1].split()[:2] == ["1.", "element:Xe|crystal"] and "proven, q = " in lines[1]
+    assert lines[2].strip().startswith("0 of the ")
+    assert "counted" in lines[3] and "q = " not in lines[3]
+    found = json.loads(run("gaps", atlas, "--region", "element:Xe", "--json").stdout)
+    assert [(row["region"], row["state"]) for row in found] == [("element:Xe|crystal", "proven")]
+    ores = json.loads(run("gaps", atlas, "--set", "ores", "--kind", "agreement", "--json").stdout)
+    assert ores and all(row["region"].startswith("ores:") for row in ores)
+    assert run("gaps", atlas, "--region", "element:Zz").stdout == "no gap of this description\n"
+    for option, said in (("--kind", "has gaps of kind coverage"), ("--set", "ores, organics")):
+        error = run("gaps", atlas, option, "nope").exception
+        assert isinstance(error, AtlasError) and said in str(error)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
