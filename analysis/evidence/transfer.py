@@ -248,7 +248,7 @@ def _pairs(
             return [], []
         others = [key for key in keys if key != own]
         pairs = [pair for other in others for pair in ((other, own), (own, other))]
-        return [(COMPOSITION, own), *pairs], []
+        return [*((COMPOSITION, key) for key in keys), *pairs], []
     kept = list(keys)
     most = len(keys)
     while len(kept) * (len(kept) - 1) > MOST_PAIRS and most > 1:
