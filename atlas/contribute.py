@@ -24,6 +24,7 @@ from .builders.contribute.report import Alignment, Report, markdown, read_report
 from .registry import hub_contribute
 from .registry.archive import Atlas, open_atlas
 from .registry.contributed import contributed
+from .registry.parquet import read_arrow
 from .registry.tables import table_version
 from .schemas.cards import ModelCard
 from .schemas.errors import ArchiveError, AtlasError, SourceError
@@ -312,10 +313,7 @@ def check_dataset(report: Report, atlas: Atlas, card: ModelCard, reference: Atla
 
 
 def _ids_and_version(data: bytes) -> tuple[set[str], str | None]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(pa.BufferReader(data), columns=["id"])
+    table = read_arrow(data, columns=["id"])
     version = (table.schema.metadata or {}).get(b"matteratlas_version")
     return set(table["id"].to_pylist()), version.decode() if version else None
 

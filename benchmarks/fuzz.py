@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzz what reads cards, manifests and stores: hostile data is refused in a line, or harmless.
 
-    python benchmarks/fuzz.py --cases 10000 --seed 0
+    python benchmarks/fuzz.py --cases 10000 --seed 0 --record fuzz.jsonl
+    python benchmarks/fuzz.py --seed 0 --case 4711
 
-Real cards, and an atlas and a release of two real models on two real sets, are changed one thing at
-a time (``hostile.py``) and given to all that reads or writes from them. Each case runs in a process
-of its own kind: 3 GB of address space, a clock of 2 s an operation, an empty target folder with
-canaries around it. An operation may refuse with one line of this package, or answer: as before
-where no seal was put right, sensibly (shapes, types, finite or missing) where all were. Anything
-else fails the run: a foreign exception, a dead process, a hang, a byte written outside the target.
+Real cards, and an atlas and a release of two real models on a real set, are changed one thing
+at a time (``hostile.py``) and given to all that reads or writes from them. Everything is imported
+once; cases run in forks of that, some hundred each, with 3 GB of address space, a clock of 2 s an
+operation and an empty target folder with canaries around it. An operation may refuse with one line
+of this package, or answer: as before where no seal was put right, sensibly (shapes, types, finite
+or missing) where all were. Anything else fails the run: a foreign exception, a dead process, a
+hang, a byte written outside the target.
+
+With ``--record`` every outcome is a line of that file, and a run that was stopped goes on where it
+was. ``--case`` runs one case again in this process and shows where it fails.
 """
 
 from __future__ import annotations
@@ -17,59 +22,27 @@ import argparse
 import json
 import multiprocessing
 import os
-import random
 import resource
+import select
 import shutil
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import hostile
-import numpy as np
-import yaml
+import fuzz_targets
+from fuzz_cases import BAD, CARDS, OUTCOMES, SHARES, Answers, Case, cases, outcome
 
 LIMIT_SECONDS = 2.0
 LIMIT_BYTES = 3 * 2**30
+#: Cases a fork runs before another takes over.
+BATCH = 200
 MODELS, SETS = ("chgnet-0.3.0", "mat2vec"), ("elements",)
-#: Kinds of cases and how many of a hundred.
-SHARES = {
-    "card text": 16, "card keys": 23, "index": 8, "pending files": 3, "commit record": 7,
-    "array metadata": 7, "model metadata": 4, "analysis record": 3, "manifest": 15, "table": 5,
-    "table bytes": 2, "shard": 4, "bytes of any file": 2, "link": 1,
-}  # fmt: skip
-OUTCOMES = (
-    "refused",
-    "accepted, equal",
-    "accepted, valid",
-    "wrong answer",
-    "crash",
-    "hang",
-    "escape",
-)
-BAD = OUTCOMES[3:]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case, all of it decided by its kind and number."""
-
-    kind: str
-    number: int
-    seed: int
-
-    @property
-    def rng(self) -> random.Random:
-        return random.Random(f"{self.seed}:{self.kind}:{self.number}")
-
-
-# --- the real thing, made once -------------------------------------------------------------------
 
 
 def make(folder: Path) -> None:
@@ -86,374 +59,275 @@ def make(folder: Path) -> None:
     release(folder / "atlas", out=folder / "releases")
 
 
-_ANSWERS: dict[str, str] = {}
+def read_answers(base: Path, out: Path) -> None:
+    """Write what reading the real atlas and its release gives."""
+    fuzz_targets.BASE[0] = base
+    found = {}
+    for root in (base / "atlas", base / "releases/1.0.0"):
+        for ask in fuzz_targets.ANSWERING:
+            found[f"{root.name} {ask.__name__}"] = ask(root)
+    out.write_text(json.dumps(found))
 
 
-# --- one case ------------------------------------------------------------------------------------
+def apart(function: Any, *args: Any) -> None:
+    """Run in a process of its own: threads it starts do not survive the forks to come."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=args)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{function.__name__} failed: {process.exitcode}")
 
 
-def card_case(case: Case, target: Path, say: Callable[[str], None]) -> tuple[str, str]:
-    """A card from a real one, by its text or by its keys."""
-    import fuzz_targets as targets
+class Arena:
+    """A folder with a target in it and canaries around that."""
 
-    from matteratlas.registry import catalog
-    from matteratlas.schemas.cards import ModelCard, StructureSetCard, read_card
-    from matteratlas.schemas.environments import EnvironmentCard
-    from matteratlas.schemas.errors import AtlasError
+    def __init__(self, base: Path, folder: Path) -> None:
+        self.base, self.folder, self.target = base, folder, folder / "case"
+        (folder / "outside").mkdir(parents=True)
+        for name in ("victim.txt", "victim.parquet", "outside/keep.parquet", "outside/zarr.json",
+                     "outside/.a.1.part"):  # fmt: skip
+            (folder / name).write_text(name)
 
-    rng, here = case.rng, Path(catalog.__file__).parent
-    paths = sorted([*here.glob("models/*/*.yaml"), *here.glob("structure_sets/*.yaml"),
-                    *here.glob("environments/*.yaml")])  # fmt: skip
-    path = rng.choice(paths)
-    kinds = {"structure_sets": StructureSetCard, "environments": EnvironmentCard}
-    kind: Any = kinds.get(path.parent.name, ModelCard)
-    data = path.read_bytes()
-    if case.kind == "card text":
-        for _ in range(rng.choice([1, 1, 3])):
-            data = _yaml_changed(data, rng, target.parent)
-        what = "text"
-    else:
-        doc, marks = yaml.safe_load(data), dict[str, str]()
-        what = hostile.mutate(doc, rng, target.parent, marks)
-        found = yaml.safe_dump(doc, sort_keys=False, allow_unicode=True, width=10_000)
-        for mark, raw in marks.items():
-            found = found.replace(f"'{mark}'", raw)
-        data = found.encode("utf-8", "surrogatepass")
-    file = target / path.name
-    file.write_bytes(data)
-    say(f"read_card {path.stem}: {what}")
-    try:
-        card = read_card(file, kind)
-    except AtlasError as error:
-        targets.lines([str(error)])
-        return "refused", str(error)
-    say(f"use of {path.stem}: {what}")
-    again = kind.model_validate(json.loads(card.model_dump_json()))
-    if again != card:
-        raise targets.WrongError("a card that is another when read again")
-    if any(c in str(card) for c in "\x00\x1b\u202e\u200b"):
-        raise targets.WrongError("control characters in a card")
-    if kind is ModelCard:
-        table = catalog.models_table([card])
-    elif kind is StructureSetCard:
-        table = catalog.sets_table([card])
-    else:
-        return "accepted, valid", what
-    return ("accepted, valid" if len(table) else "wrong answer"), what
+    def clear(self) -> Path:
+        """The target folder, empty."""
+        shutil.rmtree(self.target, ignore_errors=True)
+        self.target.mkdir()
+        return self.target
 
-
-def _yaml_changed(data: bytes, rng: random.Random, arena: Path) -> bytes:
-    lines = data.decode("utf-8", "replace").split("\n")
-    at = rng.randrange(len(lines))
-    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n"
-        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-    )
-    kind = rng.randrange(7)
-    if kind == 0:
-        return hostile.bytes_changed(data, rng)
-    if kind == 1:
-        key = lines[at].partition(":")[0]
-        new = (
-            rng.choice(
-                [
-                    "!!python/object/apply:os.system ['touch {arena}/victim.txt']",
-                    "!!python/name:os.system",
-                    "!!python/object/new:type [x, [], {{}}]",
-                    "!!binary aGVsbG8=",
-                    "!!set {{a, b}}",
-                    "&x [*x]",
-                    "*nowhere",
-                    "!<tag:yaml.org,2002:python/module:os> x",
-                    "2001-01-01",
-                    "1:2:3:4",
-                    ".inf",
-                    ".nan",
-                    "0o777",
-                    "0x" + "f" * 5000,
-                    "9" * 5000,
-                    "[" * 5000,
-                    "{{" * 3000,
-                    "? [a]",
-                    "<<: {{a: b}}",
-                    "yes",
-                    "~",
-                    "'\\u202e'",
-                    '"\\x00"',
-                    '"\\ud800"',
-                    "|\n  " + "x" * 100_000,
-                    "- " * 5000 + "a",
-                    "=",
-                    "<<",
-                ]
-            )
-            .replace("{arena}", str(arena))
-            .replace("{{", "{")
-            .replace("}}", "}")
-        )
-        lines[at] = f"{key}: {new}"
-    elif kind == 2:
-        lines.insert(at, lines[rng.randrange(len(lines))])
-    elif kind == 3:
-        lines[at] = lines[at] + hostile.text(rng, arena)
-    elif kind == 4:
-        lines = [*bomb.split("\n"), *lines] if rng.random() < 0.5 else [*lines, "---", *lines]
-    elif kind == 5:
-        lines += [f"k{i}: {i}" for i in range(rng.choice([100, 5000, 50_000]))]
-    else:
-        lines[at] = "  " * rng.choice([1, 9, 2000]) + lines[at]
-    return "\n".join(lines).encode("utf-8", "surrogatepass")
-
-
-def store_case(case: Case, target: Path, say: Callable[[str], None]) -> tuple[str, str]:
-    """An atlas or release with one thing changed, read and written in all ways."""
-    import fuzz_targets as targets
-
-    from matteratlas.schemas.errors import AtlasError
-
-    rng = case.rng
-    released = case.kind == "manifest" or rng.random() < 0.4
-    base = targets.BASE[0] / ("releases/1.0.0" if released else "atlas")
-    forged = hostile.Forgery(base, target.parent, rng)
-    what = hostile.FORGERIES[case.kind](forged)
-    root = target / "atlas"
-    asked = [*targets.READS[case.kind]]
-    if rng.random() < (0.15 if case.kind == "manifest" else 0.6):
-        asked += rng.choices([*targets.OTHERS], [*targets.OTHERS.values()])
-    elif case.kind == "manifest":
-        asked = [targets.listed]
-    forged.write(root, alone="manifest.parquet" if asked == [targets.listed] else None)
-    refusals, changed = [], False
-    for ask in asked:
-        say(f"{ask.__name__}: {what}")
-        try:
-            answer = ask(root)
-        except AtlasError as error:
-            targets.lines([str(error)])
-            refusals.append(f"{ask.__name__}: {error}")
-            continue
-        if answer.endswith("faults"):
-            refusals.append(f"{ask.__name__}: faults")
-        elif answer != _ANSWERS.get(f"{base.name} {ask.__name__}", answer):
-            changed = True
-            if not forged.resealed and ask in targets.ANSWERING:
-                raise targets.WrongError(f"{ask.__name__}: other data under hashes that do not fit")
-    if refusals:
-        return "refused", refusals[0]
-    return ("accepted, valid" if changed else "accepted, equal"), what
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-
-def worker(pipe: Connection, base: Path, arena: Path) -> None:
-    """Run cases as they come; says each operation before it begins."""
-    import fuzz_targets as targets
-
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    warnings.simplefilter("ignore")
-    targets.BASE[0] = base
-    os.chdir(arena / "outside")
-    for released in (False, True):
-        root = base / ("releases/1.0.0" if released else "atlas")
-        for ask in targets.ANSWERING:
-            _ANSWERS[f"{root.name} {ask.__name__}"] = ask(root)
-    pipe.send(("ready", ""))
-    target = arena / "case"
-    while True:
-        case = pipe.recv()
-        if case is None:
-            return
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
-        say = lambda text: pipe.send(("begins", text))  # noqa: E731
-        try:
-            run = card_case if case.kind.startswith("card") else store_case
-            outcome = run(case, target, say)
-        except targets.WrongError as error:
-            outcome = ("wrong answer", str(error))
-        except Exception as error:
-            import traceback
-
-            last = traceback.extract_tb(error.__traceback__)
-            own = [f for f in last if "matteratlas" in f.filename or "/registry/" in f.filename
-                   or "/builders/" in f.filename or "/analysis/" in f.filename
-                   or "/schemas/" in f.filename]  # fmt: skip
-            at = own[-1] if own else last[-1]
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:140]
-            outcome = ("crash", f"{text} at {Path(at.filename).name}:{at.lineno}")
-        pipe.send(("done", outcome))
-
-
-class Runner:
-    """One worker process, its arena, and the clock over it."""
-
-    def __init__(self, base: Path, arena: Path) -> None:
-        self.base, self.arena = base, arena
-        (arena / "outside").mkdir(parents=True)
-        (arena / "victim.txt").write_text("victim")
-        (arena / "victim.parquet").write_text("victim")
-        (arena / "outside" / "keep.parquet").write_text("keep")
-        (arena / "outside" / "zarr.json").write_text("{}")
-        (arena / "outside" / ".a.1.part").write_text("part")
-        self.around = self._around()
-        self.start()
-
-    def start(self) -> None:
-        context = multiprocessing.get_context("fork")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=worker, args=(theirs, self.base, self.arena))
-        self.process.start()
-        theirs.close()
-        if not self.pipe.poll(120) or self.pipe.recv()[0] != "ready":
-            raise RuntimeError("a worker does not start")
-
-    def _around(self) -> list[Any]:
-        """All outside the target: this arena, and the real atlas the links lead to."""
+    def around(self) -> list[str]:
+        """All outside the target: this arena, and the real atlas that links lead to."""
         out: list[Any] = []
-        for top in (self.arena, self.base):
+        for top in (self.folder, self.base):
             for folder, folders, names in os.walk(top):
-                if top is self.arena and folder == str(top):
+                if folder == str(self.folder):
                     folders[:] = [f for f in folders if f != "case"]
                 for name in sorted(names):
-                    stat = (Path(folder) / name).lstat()
+                    stat = os.lstat(f"{folder}/{name}")
                     out.append((folder, name, stat.st_size, stat.st_mtime_ns))
                 out.append((folder, sorted(folders)))
         return sorted(map(repr, out))
 
-    def _spent(self) -> np.ndarray:
+
+def forked(todo: list[Case], arena: Arena, answers: Answers, pipe: int) -> None:
+    """Run cases one after the other; a line before each operation and one after each case."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 2)  # what C libraries print of their own accord
+    os.chdir(arena.folder / "outside")
+    before = arena.around()
+
+    def say(*words: Any) -> None:
+        os.write(pipe, json.dumps(words).encode() + b"\n")
+
+    for case in todo:
+        say(case.number, "clearing")
+        target = arena.clear()
+        say(case.number, "mutation")
+        found = outcome(case, target, answers, lambda text, n=case.number: say(n, text[:300]))
+        now = arena.around()
+        if now != before:
+            found = ("escape", f"{sorted(set(now) ^ set(before))[0]}: {found[1]}")
+            before = now
+        say(case.number, "done", found[0], found[1][:600])
+
+
+@dataclass
+class Runner:
+    """A fork at work, and the clock over it."""
+
+    arena: Arena
+    answers: Answers
+    todo: list[Case] = field(default_factory=list)
+    process: BaseProcess | None = None
+    pipe: int = -1
+    tried: set[Case] = field(default_factory=set)
+
+    def start(self) -> None:
+        self.pipe, theirs = os.pipe()
+        batch = self.todo[:BATCH]
+        self.process = multiprocessing.get_context("fork").Process(
+            target=forked, args=(batch, self.arena, self.answers, theirs)
+        )
+        self.process.start()
+        os.close(theirs)
+        self.rest, self.doing, self.begun = b"", "start", self._spent()
+
+    def _spent(self) -> tuple[float, float]:
         """Seconds of processor and wall so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return np.array([cpu, time.monotonic()])
-
-    def give(self, case: Case) -> None:
-        self.case, self.doing, self.begun = case, "mutation", (*self._spent(), 10.0, 60.0)
-        self.pipe.send(case)
-
-    def look(self) -> tuple[str, str] | None:
-        """The outcome of the case, once there is one."""
-        outcome: tuple[str, str] | None = None
+        assert self.process is not None
         try:
-            while self.pipe.poll(0):
-                word, said = self.pipe.recv()
-                if word == "begins":
-                    self.doing, self.begun = said, self._spent()
-                else:
-                    outcome = said
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            outcome = ("crash", f"process died ({self.process.exitcode}) in {self.doing}")
-            self.start()
-        cpu, wall = self._spent() - self.begun if outcome is None else (0.0, 0.0)
-        # The clock of the process: on a busy machine the wall's says nothing. But who sleeps hangs.
-        if cpu > LIMIT_SECONDS or wall > 15 * LIMIT_SECONDS:
-            outcome = ("hang", self.doing)
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            cpu = 0.0
+        return cpu, time.monotonic()
+
+    def end(self, *, kill: bool = False) -> int | None:
+        assert self.process is not None
+        if kill:
             self.process.kill()
-            self.process.join()
-            self.start()
-        if outcome is not None:
-            now = self._around()
-            if now != self.around:
-                odd = sorted(set(now) ^ set(self.around))[0]
-                outcome = ("escape", f"{odd} in {self.doing}")
-                self.around = now
-        return outcome
+        self.process.join()
+        os.close(self.pipe)
+        code, self.process = self.process.exitcode, None
+        return code
 
-    def stop(self) -> None:
-        self.pipe.send(None)
-        self.process.join(5)
-        self.process.kill()
+    def look(self) -> list[tuple[Case, str, str]]:
+        """Outcomes since the last look."""
+        found: list[tuple[Case, str, str]] = []
+        if not select.select([self.pipe], [], [], 0)[0]:
+            return found + self._late()
+        data = os.read(self.pipe, 2**20)
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            number, what, *said = json.loads(line)
+            self.doing, self.begun = what, self._spent()
+            if what == "done":
+                case = self.todo.pop(0)
+                assert case.number == number
+                found.append((case, *said))
+        if not data:
+            code = self.end()
+            if code and self.todo:  # the end of a batch is no death
+                case = self.todo.pop(0)
+                found.append((case, "crash", f"process died ({code}) in {self.doing}"))
+        return found
 
-
-def cases(count: int, seed: int, kinds: list[str]) -> Iterator[Case]:
-    """So many cases, each kind its share."""
-    whole = sum(SHARES[k] for k in kinds)
-    for kind in kinds:
-        for number in range(-(-count * SHARES[kind] // whole)):
-            yield Case(kind, number, seed)
+    def _late(self) -> list[tuple[Case, str, str]]:
+        cpu, wall = (now - then for now, then in zip(self._spent(), self.begun, strict=True))
+        # The fuzzer's own changes to tables take their time; they are none of the package's.
+        most = 30.0 if self.doing in ("start", "clearing", "mutation", "done") else LIMIT_SECONDS
+        # The clock of the process: on a busy machine the wall's says nothing. But who sleeps hangs.
+        if cpu <= most and wall <= 30 * most:
+            return []
+        self.end(kill=True)
+        case = self.todo[0]
+        if case not in self.tried:  # alone and with warm caches, before it is said to hang
+            self.tried.add(case)
+            return []
+        del self.todo[0]
+        return [(case, "hang", f"{cpu:.1f} s of processor, {wall:.0f} s in {self.doing}")]
 
 
 def run(
-    base: Path, folder: Path, todo: list[Case], *, processes: int = 2
-) -> list[tuple[Case, tuple[str, str]]]:
-    """Every case with its outcome; hangs are tried once more, alone on their worker."""
-    import fuzz_targets  # noqa: F401  what workers need, so that they have it when they fork
-
-    runners = [Runner(base, folder / f"arena{i}") for i in range(processes)]
-    queue, found, tried = list(reversed(todo)), [], set[Case]()
-    busy: list[Runner] = []
-    for runner in runners:
-        if queue:
-            runner.give(queue.pop())
-            busy.append(runner)
+    base: Path, folder: Path, todo: list[Case], *, processes: int, record: Path | None = None
+) -> list[tuple[Case, str, str]]:
+    """Every case with its outcome."""
+    apart(read_answers, base, folder / "answers.json")
+    answers = json.loads((folder / "answers.json").read_text())
+    fuzz_targets.BASE[0] = base
+    runners = [
+        Runner(Arena(base, folder / f"arena{i}"), answers, todo[i::processes])
+        for i in range(processes)
+    ]
+    found: list[tuple[Case, str, str]] = []
     last = time.monotonic()
-    while busy:
-        wait([r.pipe for r in busy], timeout=0.1)
-        for runner in list(busy):
-            outcome = runner.look()
-            if outcome is None:
-                continue
-            if outcome[0] == "hang" and runner.case not in tried:
-                tried.add(runner.case)  # the machine may have been busy
-                runner.give(runner.case)
-                continue
-            found.append((runner.case, outcome))
-            if queue:
-                runner.give(queue.pop())
-            else:
-                busy.remove(runner)
+    while True:
+        for runner in runners:
+            if runner.process is None and runner.todo:
+                runner.start()
+        busy = [r for r in runners if r.process is not None]
+        if not busy:
+            return found
+        select.select([r.pipe for r in busy], [], [], 0.1)
+        for runner in busy:
+            for case, result, said in runner.look():
+                found.append((case, result, said))
+                if record is not None:
+                    row = [case.seed, case.number, case.kind, result, said]
+                    with record.open("a") as handle:
+                        handle.write(json.dumps(row) + "\n")
         if time.monotonic() - last > 20:
             last = time.monotonic()
-            print(f"{len(found)} of {len(todo)}", file=sys.stderr, flush=True)
-    for runner in runners:
-        runner.stop()
-    return found
+            bad = sum(result in BAD for _, result, _ in found)
+            print(f"{len(found)} of {len(todo)}, {bad} bad", file=sys.stderr, flush=True)
 
 
-def table(found: list[tuple[Case, tuple[str, str]]]) -> str:
-    """Counts by kind and outcome."""
+def recorded(record: Path | None, seed: int) -> list[tuple[Case, str, str]]:
+    """What a record holds of this seed."""
+    if record is None or not record.exists():
+        return []
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    return [(Case(number, of), result, said) for of, number, _, result, said in rows if of == seed]
+
+
+def table(found: list[tuple[Case, str, str]]) -> str:
+    """Counts by target and outcome."""
     lines = [
-        "| kind | cases | " + " | ".join(OUTCOMES) + " |",
+        "| target | cases | " + " | ".join(OUTCOMES) + " |",
         "|---|" + "---:|" * (1 + len(OUTCOMES)),
     ]
-    kinds = [*dict.fromkeys(case.kind for case, _ in found)]
-    for kind in [*kinds, "all"]:
-        mine = Counter(o for c, (o, _) in found if kind in (c.kind, "all"))
-        counts = [f"{sum(mine.values()):,}", *(f"{mine[o]:,}" for o in OUTCOMES)]
-        lines.append(f"| {kind} | " + " | ".join(counts) + " |")
+    for kind in [*SHARES, "all"]:
+        mine = Counter(result for case, result, _ in found if kind in (case.kind, "all"))
+        if mine:
+            counts = [f"{mine.total():,}", *(f"{mine[o]:,}" for o in OUTCOMES)]
+            lines.append(f"| {kind} | " + " | ".join(counts) + " |")
     return "\n".join(lines)
 
 
+def replay(base: Path, folder: Path, case: Case) -> int:
+    """One case in this process, with the operations, their seconds and the whole traceback."""
+    import fuzz_cases
+
+    apart(read_answers, base, folder / "answers.json")
+    answers = json.loads((folder / "answers.json").read_text())
+    fuzz_targets.BASE[0] = base
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+    begun = time.process_time()
+
+    def say(text: str) -> None:
+        print(f"{time.process_time() - begun:7.2f} s  {text}"[:300], flush=True)
+
+    step = fuzz_cases.card_case if case.kind in CARDS else fuzz_cases.store_case
+    arguments: Any = () if case.kind in CARDS else (answers,)
+    found = step(case, Arena(base, folder / "arena").clear(), *arguments, say)
+    say(f"{found[0]}: {found[1]}")
+    return int(found[0] in BAD)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first")
+    parser.add_argument("--case", type=int, help="run this one again, and show where it fails")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--kinds", nargs="*", choices=list(SHARES), default=list(SHARES))
     parser.add_argument("--base", type=Path, help="where the real atlas is, or is made")
+    parser.add_argument("--record", type=Path, help="file of outcomes; a run goes on after them")
     parser.add_argument("--show", type=int, default=1, help="refusals shown of each kind")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        base = options.base or Path(scratch) / "base"
+        folder = Path(scratch)
+        base = (options.base or folder / "base").absolute()
         if not (base / "releases").exists():
-            # In a process of its own: threads do not survive the forks of the workers.
-            maker = multiprocessing.get_context("spawn").Process(target=make, args=(base,))
-            maker.start()
-            maker.join()
-        todo = list(cases(options.cases, options.seed, options.kinds))
-        random.Random(options.seed).shuffle(todo)
+            apart(make, base)
+        if options.case is not None:
+            return replay(base, folder, Case(options.case, options.seed))
+        numbers = range(options.first, options.first + options.cases)
+        asked = cases(numbers, options.seed, options.kinds)
+        known = recorded(options.record, options.seed)
+        done = {case for case, _, _ in known}
+        found = [row for row in known if row[0] in set(asked)]
         begun = time.monotonic()
-        found = run(base, Path(scratch), todo, processes=options.processes)
+        found += run(
+            base,
+            folder,
+            [case for case in asked if case not in done],
+            processes=options.processes,
+            record=options.record,
+        )
+    found.sort(key=lambda row: row[0].number)
     print(table(found))
-    print(f"\n{len(found):,} cases, seed {options.seed}, {time.monotonic() - begun:.0f} s")
+    print(f"\n{len(found):,} cases from {options.first}, seed {options.seed}, "
+          f"{time.monotonic() - begun:.0f} s")  # fmt: skip
     shown: Counter[str] = Counter()
-    for case, (outcome, said) in found:
-        if outcome in BAD or (outcome == "refused" and shown[case.kind] < options.show):
-            shown[case.kind] += outcome == "refused"
-            print(f"{outcome}: {case.kind} {case.number}: {said}"[:400])
-    return int(any(outcome in BAD for _, (outcome, _) in found))
+    for case, result, said in found:
+        if result in BAD or (result == "refused" and shown[case.kind] < options.show):
+            shown[case.kind] += result == "refused"
+            print(f"{result}: --case {case.number} ({case.kind}): {said}"[:400])
+    return int(any(result in BAD for _, result, _ in found))
 
 
 if __name__ == "__main__":

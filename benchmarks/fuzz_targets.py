@@ -44,14 +44,15 @@ def tables(root: Path) -> str:
     frames = [atlas.units, atlas.models, atlas.sets, atlas.structures]
     for path in sorted(atlas.index["files"])[:12]:
         frames.append(atlas.table(path))
-    one = atlas.structures["id"].iloc[0]
-    return repr([*found, repr(atlas.structure(one))]) + _digest(*frames)
+    found += [repr(atlas.structure(one)) for one in atlas.structures["id"].head(1)]
+    return repr(found) + _digest(*frames)
 
 
 def scores(root: Path) -> str:
-    """Every score table."""
+    """Every score table that the real atlas has."""
     atlas = ma.open_atlas(root)
-    return _digest(*(atlas.table(path) for path in SCORE_TABLES))
+    held = json.loads((BASE[0] / "atlas/scores/analysis.json").read_bytes())["tables"]
+    return _digest(*(atlas.table(path) for path in SCORE_TABLES if path in held))
 
 
 def vectors(root: Path) -> str:
@@ -163,10 +164,10 @@ def released(root: Path) -> str:
 
 #: What reads a kind of forgery: always, and one of the others by chance.
 READS: dict[str, tuple[Any, ...]] = {
-    "index": (tables, vectors), "pending files": (grown,), "commit record": (vectors,),
-    "array metadata": (vectors,), "model metadata": (vectors,), "analysis record": (scores,),
-    "manifest": (manifest,), "table": (tables, scores), "table bytes": (tables, scores),
-    "shard": (vectors,), "bytes of any file": (tables, scores, vectors), "link": (tables, vectors),
+    "index": (tables, vectors), "pending files": (grown,), "unit metadata": (vectors,),
+    "shards": (vectors,), "analysis record": (scores,), "manifests": (manifest,),
+    "structure tables": (tables,), "registry tables": (tables,), "score tables": (scores,),
+    "twin tables": (check,), "releases": (tables, scores, vectors),
 }  # fmt: skip
 OTHERS: dict[Any, int] = {
     check: 35, compare: 20, describe: 20, grown: 8, merged: 6, page: 6, released: 5,

@@ -18,6 +18,7 @@ from ..registry import catalog
 from ..registry.commit import place_tables, settle, vouched_units
 from ..registry.files import Files
 from ..registry.index import current_state, read_index, start_index
+from ..registry.parquet import read_frame
 from ..registry.tables import link_sets, read_structures_table, table_version, write_table
 from ..registry.unit import Unit
 from ..registry.workers import cluster
@@ -267,7 +268,7 @@ def _prepare_sets(
             path = f"registry/{kind}.parquet"
             parts = [p[kind] for p in prepared]
             if current_state(Files(str(out)), index, path):  # sets of earlier builds keep theirs
-                earlier = pd.read_parquet(out / path)
+                earlier = read_frame(out / path)
                 parts.insert(0, earlier[~earlier["set"].isin(known)])
             staged[path] = own / path
             write_notes(kind, parts, own / path)

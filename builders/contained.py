@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
+from ..registry.parquet import read_arrow
 from ..registry.unit import Unit
 
 #: Rows compared at a time.
@@ -17,22 +17,20 @@ _BLOCK = 1024
 
 def differing_structure(small: Path, big: Path) -> str | None:
     """Id of the first row of a structures table that another lacks or has otherwise, or None."""
-    with pq.ParquetFile(small) as one, pq.ParquetFile(big) as two:
-        ids = two.read(columns=["id"])["id"].to_pylist()
-        names = sorted(set(one.schema_arrow.names) | set(two.schema_arrow.names))
-        place = {structure_id: i for i, structure_id in enumerate(ids)}
-        whole = two.read()
-        for batch in one.iter_batches(batch_size=_BLOCK):
-            rows = batch.to_pylist()
-            known = [r for r in rows if r["id"] in place]
-            others = iter(whole.take([place[r["id"]] for r in known]).to_pylist())
-            for row in rows:
-                if row["id"] not in place:
-                    return str(row["id"])
-                other = next(others)
-                # Texts, because NaN is equal to NaN here.
-                if [repr(row.get(n)) for n in names] != [repr(other.get(n)) for n in names]:
-                    return str(row["id"])
+    one, two = read_arrow(small), read_arrow(big)
+    names = sorted(set(one.schema.names) | set(two.schema.names))
+    place = {structure_id: i for i, structure_id in enumerate(two["id"].to_pylist())}
+    for batch in one.to_batches(max_chunksize=_BLOCK):
+        rows = batch.to_pylist()
+        known = [r for r in rows if r["id"] in place]
+        others = iter(two.take([place[r["id"]] for r in known]).to_pylist())
+        for row in rows:
+            if row["id"] not in place:
+                return str(row["id"])
+            other = next(others)
+            # Texts, because NaN is equal to NaN here.
+            if [repr(row.get(n)) for n in names] != [repr(other.get(n)) for n in names]:
+                return str(row["id"])
     return None
 
 

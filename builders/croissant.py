@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..registry.files import Files
 from ..registry.hub import sha256_of
 from ..registry.index import read_index
+from ..registry.parquet import read_frame
 from ..registry.tables import MODELS, SETS
 from ..schemas.archive import STORE, UNRELEASED
 from ..schemas.errors import ArchiveError, of_sound_data
@@ -281,7 +281,7 @@ def _licences(root: Path) -> list[dict[str, str]]:
         (MODELS, "code of", "licence.code"),
         (SETS, "structures of", "licence"),
     ):
-        cards = pd.read_parquet(root / table)
+        cards = read_frame(root / table)
         for row in cards.drop_duplicates("id").to_dict("records") if "id" in cards else []:
             licence = row.get(column)
             stated = licence if isinstance(licence, str) else None

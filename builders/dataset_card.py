@@ -21,6 +21,7 @@ import yaml
 
 from ..registry.files import Files
 from ..registry.index import read_index
+from ..registry.parquet import read_frame
 from ..registry.tables import MODELS, SETS
 from ..schemas.archive import PARQUET, UNRELEASED
 from ..schemas.errors import ArchiveError, of_sound_data
@@ -177,7 +178,7 @@ def _rows(path: Path) -> int:
 
 def _table(root: Path, name: str) -> pd.DataFrame:
     _rows(root / name)  # names the file if it is damaged
-    table = pd.read_parquet(root / name)
+    table = read_frame(root / name)
     return table.reindex(columns=list(dict.fromkeys([*table.columns, "id"])))
 
 

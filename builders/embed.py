@@ -28,6 +28,7 @@ from filelock import Timeout
 from ..registry.commit import sound_unit, vouched_units
 from ..registry.files import Files
 from ..registry.index import read_index, read_runs, seal, write_json
+from ..registry.parquet import read_arrow
 from ..registry.unit import Unit, open_unit
 from ..schemas.archive import FORMAT_VERSION, RUNS, STORE, Precision, UnitRecord
 from ..schemas.cards import ModelCard, StructureSetCard
@@ -176,7 +177,7 @@ class _Embedder:
 
     def embed(self, set_card: StructureSetCard, source: Path) -> UnitReport:
         """Keep the unit if it is the one wanted, else make it; a failure is a report."""
-        ids = pq.read_table(source, columns=["id"])["id"].to_pylist()
+        ids = read_arrow(source, columns=["id"])["id"].to_pylist()
         fingerprint = unit_fingerprint(self.card, set_card, ids, self.storage)
         existing = None
         if set_card.id not in self._again:

@@ -23,6 +23,7 @@ from ..registry import catalog
 from ..registry.commit import place_tables, place_unit, settle, vouched_units
 from ..registry.files import Files
 from ..registry.index import PENDING, file_entry, read_index, read_runs, unit_names
+from ..registry.parquet import read_frame
 from ..registry.tables import MODELS, SETS, table_version, write_table
 from ..registry.unit import Documents, Unit, unit_documents
 from ..registry.validate import validate
@@ -203,7 +204,7 @@ def _plan_sets(plan: _Plan, parts: list[_Part]) -> None:
             raise ArchiveError(
                 f"set '{set_id}': version {a} in {one.root}, {b} in {two.root}; build it alike"
             )
-        rows = {id(p): len(pd.read_parquet(p.root / path, columns=["id"])) for p in having}
+        rows = {id(p): len(read_frame(p.root / path, columns=["id"])) for p in having}
         largest = max(having, key=lambda p: rows[id(p)])
         for part in having:
             if part.index["files"][path]["sha256"] == largest.index["files"][path]["sha256"]:
@@ -268,7 +269,7 @@ def _carry_out(
         cards = staged.pop(MODELS, None)
         place_tables(out, staged, scratch=own / "placing")
     for set_id, part in plan.sets.items():
-        table = pd.read_parquet(part.root / f"structures/{set_id}.parquet", columns=["id"])
+        table = read_frame(part.root / f"structures/{set_id}.parquet", columns=["id"])
         report.structures[set_id] = len(table)
     reporter.stage("merging", len(plan.units))
     held = {p.root: p for p in parts}.get(out)
@@ -304,7 +305,7 @@ def _stage_tables(own: Path, plan: _Plan, parts: list[_Part]) -> dict[str, Path]
         staged[path] = own / path
         write_notes(kind, _notes(path, plan, parts), own / path)
     for path in (MODELS, SETS):
-        tables = [pd.read_parquet(p.root / path) for p in parts if path in p.index["files"]]
+        tables = [read_frame(p.root / path) for p in parts if path in p.index["files"]]
         if path == MODELS:
             plan.notes += _differing_cards(tables)
         # Cards this version does not know; those it knows are written from what it knows.
@@ -332,7 +333,7 @@ def _differing_cards(tables: Iterable[pd.DataFrame]) -> list[str]:
 
 def _notes(path: str, plan: _Plan, parts: list[_Part]) -> list[pd.DataFrame]:
     """Rows of a table of notes, each set's from the atlas its structures come from first."""
-    tables = {id(p): pd.read_parquet(p.root / path) for p in parts if path in p.index["files"]}
+    tables = {id(p): read_frame(p.root / path) for p in parts if path in p.index["files"]}
     found = []
     for set_id, first in plan.sets.items():
         order = [first, *(p for p in parts if p is not first)]

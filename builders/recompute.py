@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from ..registry import catalog
 from ..registry.archive import Atlas, open_atlas
+from ..registry.parquet import UNREADABLE, read_arrow
 from ..registry.unit import Unit
 from ..schemas.archive import STORE, Precision, nodes_name
 from ..schemas.cards import ModelCard
@@ -291,11 +292,10 @@ class Sources:
         """
         path = self.root / "structures" / f"{set_id}.parquet"
         try:
-            table = pq.read_table(
-                path, filters=[("id", "in", ids)] if ids else None,
-                page_checksum_verification=True,
-            )  # fmt: skip
-        except (OSError, pa.ArrowException) as error:
+            table = read_arrow(path)
+            if ids:
+                table = table.filter(pc.is_in(table["id"], pa.array(list(ids), pa.string())))
+        except (*UNREADABLE, KeyError) as error:
             raise ArchiveError(f"{path}: unreadable ({error}); build the atlas again") from error
         rows = [row for row in table.to_pylist() if row["id"] in set(ids)]
         withheld = {row["id"] for row in rows if row["positions"] is None}

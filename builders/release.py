@@ -27,6 +27,7 @@ from ..registry.files import Files
 from ..registry.hub import sha256_of
 from ..registry.index import read_index, seal, unit_records, unseal, write_json
 from ..registry.manifest import Manifest, read_manifest, release_files, write_manifest
+from ..registry.parquet import read_arrow
 from ..registry.validate import validate
 from ..registry.versions import Version, is_version, latest
 from ..schemas.archive import ATLAS_FILE, MANIFEST, STAGING, UNRELEASED
@@ -308,7 +309,7 @@ def _stamp(source: Path, target: Path, version: str) -> None:
     if source.suffix != ".parquet":
         shutil.copyfile(source, target)
         return
-    table = pq.read_table(source, page_checksum_verification=True)
+    table = read_arrow(source)
     if "release" not in table.column_names:
         shutil.copyfile(source, target)
         return

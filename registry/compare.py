@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..schemas.archive import nodes_name
 from ..schemas.errors import ArchiveError
 from .files import Files
+from .parquet import UNREADABLE, decoded, opened, plain
 from .unit import Unit
 
 #: Bytes of vectors read at once from either side.
@@ -234,12 +234,10 @@ class TableRows:
         self.where = f"{files.location}/{path}"
         self._kept: dict[int, pa.Table] = {}
         try:
-            self._file = pq.ParquetFile(
-                files.open(path), page_checksum_verification=True, pre_buffer=False
-            )
-            self.schema = self._file.schema_arrow
-            self.ids = self._file.read([key])[key].to_numpy()
-        except (OSError, pa.ArrowException, KeyError) as error:
+            self._file, self._size = opened(files.open(path))
+            self.schema = plain(self._file.schema_arrow)
+            self.ids = decoded(self._file.read([key]), size=self._size)[key].to_numpy()
+        except (*UNREADABLE, KeyError) as error:
             raise ArchiveError(f"{self.where}: unreadable ({error}); restore the file") from error
         metadata = self._file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -251,8 +249,9 @@ class TableRows:
             if len(self._kept) > 1:
                 self._kept.pop(next(iter(self._kept)))
             try:
-                self._kept[number] = self._file.read_row_group(number).combine_chunks()
-            except (OSError, pa.ArrowException) as error:
+                found = decoded(self._file.read_row_group(number), size=self._size)
+                self._kept[number] = found.combine_chunks()
+            except UNREADABLE as error:
                 raise ArchiveError(
                     f"{self.where}: unreadable ({error}); restore the file"
                 ) from error

@@ -22,13 +22,13 @@ from ..schemas.scores import ANALYSIS
 from ..schemas.structures import Structure, structure_from_row
 from .files import Files
 from .index import PENDING, current_state, read_index, unseal
-from .tables import MODELS, SETS, UNREADABLE, check_size, link_sets
+from .parquet import UNREADABLE, WHOLE_BYTES, decoded, open_parquet
+from .tables import MODELS, SETS, link_sets
 
 #: Columns left out of ``Atlas.structures``; ``Atlas.structure`` returns them.
 GEOMETRY = ("numbers", "positions", "cell", "pbc", "backbone")
-#: Tables up to this many bytes are read whole and checked by their hash; of larger ones only the
-#: columns asked for move, checked page by page.
-WHOLE_BYTES = 64 * 2**20
+#: Rows a table of cards has at most: each is a card somebody wrote.
+MOST_CARDS = 20_000
 
 
 class Contents:
@@ -75,7 +75,8 @@ class Contents:
     ) -> pa.Table:
         with self._parquet(path) as table:
             names = [n for n in table.schema_arrow.names if n not in without]
-            return table.read(columns=list(columns) if columns is not None else names)
+            found = table.read(columns=list(columns) if columns is not None else names)
+            return decoded(found, size=self._declared(path)["bytes"])
 
     @contextmanager
     def _parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -92,11 +93,9 @@ class Contents:
                 f"{self.location}/{path}: {text}; fetch or build it again"
             ) from error
         try:
-            with (
-                source,
-                pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True) as table,
-            ):
-                check_size(table.metadata, size=declared["bytes"])
+            # Up to WHOLE_BYTES read whole and checked by the hash; of larger ones only the columns
+            # asked for move, checked page by page.
+            with source, open_parquet(source, size=declared["bytes"]) as table:
                 yield table
         except (*UNREADABLE, KeyError) as error:
             text = " ".join(str(error).split())[:160]
@@ -186,12 +185,17 @@ class Contents:
 
     def _cards(self, path: str) -> pd.DataFrame:
         """A table of cards, which names what it describes and shows what it says."""
+        with self._parquet(path) as found:
+            if found.metadata.num_rows > MOST_CARDS:
+                raise ValueError(f"claims {found.metadata.num_rows:,} cards")
         cards = self.table(path)
         try:
-            for card_id in cards["id"] if len(cards) else ():
+            if path == MODELS and not cards["id"].is_unique:
+                raise ValueError("a model's card is there twice")
+            for card_id in dict.fromkeys(cards["id"]) if len(cards) else ():
                 if not (isinstance(card_id, str) and is_portable(card_id)):
                     raise ValueError(f"id {card_id!r:.60} is none")
-            check_texts(cards.to_dict("list"))
+            check_texts([*cards, *(_distinct(cards[name]) for name in cards)])
         except (KeyError, ValueError) as error:
             raise self._unlike(path, error) from error
         return cards
@@ -278,3 +282,11 @@ class Contents:
                     f"where={where!r}: {error}; columns are {', '.join(table.columns)}"
                 ) from error
         return table
+
+
+def _distinct(column: pd.Series) -> list[Any]:
+    """Each text of a column once; lists as they are."""
+    try:
+        return list(column.unique())
+    except TypeError:
+        return column.tolist()

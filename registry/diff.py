@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..schemas.errors import ArchiveError, of_sound_data
@@ -17,6 +16,7 @@ from ..schemas.scores import ANALYSIS, SCORE_TABLES
 from .compare import RowChanges, TableRows, compare_tables, compare_units
 from .files import Files
 from .index import read_index, unseal
+from .parquet import UNREADABLE, decoded, opened
 from .score_changes import ScoreChanges, compare_scores, texts
 from .tables import MODELS, SETS, VERSION_KEY
 from .unit import Unit, open_units
@@ -141,8 +141,8 @@ class _Side:
 
     def _parquet(self, path: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.files.open(path), page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
+            return opened(self.files.open(path))[0]
+        except UNREADABLE as error:
             raise ArchiveError(
                 f"{self.files.location}/{path}: unreadable ({error}); restore the file"
             ) from error
@@ -155,8 +155,9 @@ class _Side:
 
     def frame(self, path: str) -> pd.DataFrame:
         try:
-            return self._parquet(path).read().to_pandas()
-        except (OSError, pa.ArrowException) as error:
+            file, size = opened(self.files.open(path))
+            return decoded(file.read(), size=size).to_pandas(ignore_metadata=True)
+        except UNREADABLE as error:
             raise ArchiveError(
                 f"{self.files.location}/{path}: unreadable ({error}); restore the file"
             ) from error

@@ -18,9 +18,9 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..schemas.errors import ArchiveError
+from .parquet import UNREADABLE, checked, opened
 
 #: Rows of a Parquet file in memory at once.
 BATCH_ROWS = 4096
@@ -122,7 +122,7 @@ def column_digests(table: pa.Table | Path | str | IO[bytes]) -> dict[str, str]:
         for batch in batches:
             for name, digest in digests.items():
                 digest.update(batch.column(name))
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise ArchiveError(f"{where}: unreadable ({error}); restore the file") from error
     except ArchiveError as error:
         raise ArchiveError(f"{where}: {error}") from error
@@ -185,10 +185,10 @@ def _batches(source: pa.Table | Path | str | IO[bytes]) -> tuple[pa.Schema, Iter
     if isinstance(source, pa.Table):
         return source.schema, iter(source.to_batches())
     try:
-        file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
+        file, size = opened(source)
+    except UNREADABLE as error:
         raise ArchiveError(f"{source}: unreadable ({error}); restore the file") from error
-    return file.schema_arrow, file.iter_batches(batch_size=BATCH_ROWS)
+    return file.schema_arrow, checked(file.iter_batches(batch_size=BATCH_ROWS), size=size)
 
 
 def _children(kind: pa.DataType) -> list[pa.DataType]:

@@ -32,6 +32,7 @@ from ..schemas.index import check_index
 from . import catalog
 from .files import Files
 from .hub import sha256_of
+from .parquet import read_frame
 from .tables import MODELS, SETS, table_version, write_table
 from .unit import Documents, open_unit, unit_documents, unit_record
 
@@ -283,7 +284,7 @@ def merged_cards(
         table = pd.DataFrame(columns=["id", "version"], dtype=object)
     current = [held[i] in (None, v) for i, v in zip(table["id"], table["version"], strict=True)]
     wanted = set(held) - set(table.loc[current, "id"])
-    tables = [pd.read_parquet(path) for path in (earlier if wanted else ())]
+    tables = [read_frame(path) for path in (earlier if wanted else ())]
     # Rows of the very version first, then of any: better an older card than none.
     tables = [t[t["version"] == t["id"].map(held)] for t in tables] + tables
     for kept in tables:

@@ -33,7 +33,7 @@ from ..schemas.manifest import HOST_FILES, MANIFEST_TABLE, place_of
 from ..schemas.names import check_texts
 from .digest import table_digest
 from .hub import sha256_of
-from .tables import UNREADABLE, check_size
+from .parquet import UNREADABLE, decoded, open_parquet
 
 #: Packages that decide the bytes of a release.
 TOOLS: tuple[str, ...] = ("matteratlas", "numcodecs", "numpy", "pyarrow", "zarr")
@@ -213,13 +213,12 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     """
     mend = "restore the file from the release"
     try:
-        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        file = open_parquet(io.BytesIO(data), size=len(data))
         keys = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items()}
-        check_size(file.metadata, size=len(data))
         seal, about = keys[SEAL], parse_json(keys[ABOUT])
         if len(seal) != len(BLANK) or _unsealed(data, seal) != seal:
             raise ArchiveError(f"{where}: altered since it was written; {mend}")
-        table = file.read().to_pandas(ignore_metadata=True)
+        table = decoded(file.read(), size=len(data)).to_pandas(ignore_metadata=True)
         check_format(str(about["format_version"]), where=where)
         parent = None if about["parent"] is None else Parent(**about["parent"])
         said = [about["version"], *([parent.version, parent.manifest_sha256] if parent else [])]

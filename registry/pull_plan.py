@@ -41,6 +41,7 @@ from .files import Files
 from .hub_names import near
 from .index import PENDING, SEAL, canonical, model_document, model_entry_of, read_index, seal
 from .manifest import parse_manifest
+from .parquet import UNREADABLE, read_arrow
 from .tables import LAYOUT, MODELS, SETS
 from .unit import Documents, Unit, grouped_documents
 
@@ -381,9 +382,9 @@ def _marked(fingerprint: str, layers: str) -> str:
 def _rows(data: bytes, held: Sequence[str], *, where: str) -> bytes:
     """A table of cards with the rows of what is held."""
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        table = read_arrow(data)
         table = table.filter(pc.is_in(table["id"], pa.array(list(held), pa.string())))
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         text = " ".join(str(error).split())[:160]
         raise ArchiveError(f"{where}: damaged ({text}); tell its publisher") from error
     handle = io.BytesIO()

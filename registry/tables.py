@@ -4,27 +4,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import catalog
+from .parquet import read_frame
 
 MODELS = "registry/models.parquet"
 SETS = "registry/sets.parquet"
 #: Rows a row group holds: what a reader of one row, or the Hub viewer, moves at least.
 ROW_GROUP = 16384
 VERSION_KEY = "matteratlas_version"
-#: Times its size that a table may unpack to, its dictionaries as they are stored.
-MOST_RATIO = 200
-#: What Arrow and pandas raise over a table that is damaged or not what it should be.
-UNREADABLE = (
-    OSError, pa.ArrowException, ValueError, TypeError, AttributeError, OverflowError, MemoryError,
-)  # fmt: skip
 #: How tables are written: with the page index of the Hub viewer, and a checksum a page.
 LAYOUT: dict[str, Any] = {
     "row_group_size": ROW_GROUP,
@@ -59,34 +54,15 @@ def write_table(
         scratch.unlink(missing_ok=True)
 
 
-def check_size(found: pq.FileMetaData, *, size: int) -> None:
-    """Refuse a table that claims far more than its bytes can hold, before room is made for it.
-
-    No table of an atlas has less than a byte a row: each row has an id, a hash or a score.
-
-    Raises
-    ------
-    ValueError
-        Naming what it claims.
-    """
-    groups = range(found.num_row_groups)
-    raw = sum(found.row_group(i).total_byte_size for i in groups)
-    rows = sum(found.row_group(i).num_rows for i in groups)
-    if not 0 <= rows == found.num_rows <= size + 10_000:
-        raise ValueError(f"claims {found.num_rows:,} rows in {size:,} bytes")
-    if not 0 <= raw <= MOST_RATIO * size + 2**24:
-        raise ValueError(f"claims to unpack {size:,} bytes to {raw:,}")
-
-
 def table_version(path: Path) -> str | None:
     """Version of the card a table was written under; None where none is kept."""
     found = (pq.read_schema(path).metadata or {}).get(VERSION_KEY.encode())
     return found.decode("utf-8", "backslashreplace") if found else None
 
 
-def read_structures_table(source: Path | IO[bytes], **options: Any) -> pd.DataFrame:
+def read_structures_table(source: Path, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a structures table; nullable integers stay integers."""
-    table = pd.read_parquet(source, **options)
+    table = read_frame(source, columns=columns)
     return table.astype({c: "Int64" for c in ("multiplicity",) if c in table})
 
 

@@ -114,8 +114,16 @@ class Unit:
                     f"{self.path}/reason: code {codes.max()} of {len(texts)} reasons; "
                     "build the unit again"
                 )
-            return texts[codes]
-        return np.full(len(range(*slice(start, stop).indices(len(self)))), texts[0], dtype=object)
+            found = texts[codes]
+        else:
+            count = len(range(*slice(start, stop).indices(len(self))))
+            found = np.full(count, texts[0], dtype=object)
+        if start == 0 and stop is None and int((found == "").sum()) != self.record.embedded:
+            raise ArchiveError(
+                f"{self.path}/zarr.json: {self.record.embedded} rows are embedded by its record "
+                "and others by its reasons; build the unit again"
+            )
+        return found
 
     def energy(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Model energies, float64, NaN where there is none; unit: see ``record.energy``."""

@@ -23,7 +23,7 @@ import yaml
 from ...registry import catalog
 from ...registry.brought import LOADER, brought_home, first_folder
 from ...registry.hub import sha256_of
-from ...registry.tables import check_size
+from ...registry.parquet import check_size
 from ...schemas.cards import MAX_BYTES, StructureSetCard, read_card
 from ...schemas.errors import CardError, SourceError, StructureError
 from ...schemas.structures import (
