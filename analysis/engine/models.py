@@ -195,5 +195,6 @@ class _Scaled:
             member = np.empty(indices.shape, np.uint16)
             lacking = edge_kernels.membership(indices, job.blocks, k, count, member)
             if lacking <= 0:
-                return indices, member
+                width = int(np.flatnonzero((member != 0).any(axis=0))[-1]) + 1
+                return indices[:, :width].copy(), member[:, :width].copy()
             reach = min(job.n - 1, reach + 2 * lacking + 8)
