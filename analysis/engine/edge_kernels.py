@@ -83,7 +83,7 @@ def shared_edges(
     for i in range(n):
         for p in range(reach):
             place[indices_a[i, p]] = p + 1
-        for q in range(reach):
+        for q in range(indices_b.shape[1]):  # lists of models differ in width
             p = place[indices_b[i, q]]
             if p:
                 both = member_a[i, p - 1] & member_b[i, q]
@@ -131,7 +131,7 @@ def shared_kernels(
     for i in range(n):
         for p in range(reach):
             place[indices_a[i, p]] = p + 1
-        for q in range(reach):
+        for q in range(indices_b.shape[1]):  # lists of models differ in width
             j = indices_b[i, q]
             p = place[j]
             if p == 0:

@@ -141,14 +141,14 @@ def test_shared_kernels_bit_by_bit(seed: int, offsets: bool, bits: int) -> None:
     n, reach, k, groups = 20, 9, 4, 3
     blocks = random.permutation(np.arange(n) % groups).astype(np.int32)
     sides = []
-    for _ in range(2):
-        indices = some_lists(random, n, reach)
-        member = np.empty((n, reach), np.uint16)
+    for width in (reach, reach - 2):
+        indices = some_lists(random, n, width)
+        member = np.empty((n, width), np.uint16)
         edge_kernels.membership(indices, blocks, k, groups, member)
         returned = np.empty_like(member)
         edge_kernels.returning(indices, member, returned)
         off = random.normal(size=(n, bits if offsets else 0))
-        sides.append((indices, member, returned, random.normal(size=(n, reach)), off))
+        sides.append((indices, member, returned, random.normal(size=(n, width)), off))
     place, sums = np.zeros(n, np.int32), np.empty((9, bits))
     edge_kernels.shared_kernels(*sides[0], *sides[1], place, np.empty((n, bits, 4)), sums)
     counts = np.zeros(bits, np.int64)
