@@ -8,6 +8,7 @@ import pandera.pandas as pa
 from .maps import MAP, NEAREST
 from .performance import PERFORMANCE, PERFORMANCE_ALIGNMENT, PERFORMANCE_CORRELATION
 from .reach import CELLS, REACH, SET_OVERLAP, STRUCTURE_SCORES
+from .retention import COLLAPSE, CONTRASTS, CUES
 from .scorecard import SCORECARD
 from .transfer import TRANSFER
 
@@ -179,5 +180,8 @@ SCORE_TABLES: dict[str, pa.DataFrameSchema] = {
     "scores/map.parquet": MAP,
     "scores/nearest.parquet": NEAREST,
     "scores/transfer.parquet": TRANSFER,
+    "scores/cues.parquet": CUES,
+    "scores/collapse.parquet": COLLAPSE,
+    "scores/contrasts.parquet": CONTRASTS,
     "scores/scorecard.parquet": SCORECARD,
 }

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from .alignment import alignment_stage
 from .cells import cells_stage
+from .collapse import collapse_stage
 from .context import Stage
+from .contrast import contrast_stage
 from .performance import performance_stage
 from .projection import map_stage
 from .reach import reach_stage
+from .retention import retention_stage
 from .rows import rows_stage
 from .scorecard import scorecard_stage
 from .transfer import transfer_stage
@@ -22,5 +25,8 @@ STAGES: dict[str, Stage] = {
     "structures": rows_stage,
     "maps": map_stage,
     "transfer": transfer_stage,
+    "cues": retention_stage,
+    "collapse": collapse_stage,
+    "contrasts": contrast_stage,
     "scorecard": scorecard_stage,  # last: it reads what all others found
 }
