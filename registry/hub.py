@@ -42,7 +42,7 @@ from .replies import (
     refusal,
     truncated,
 )
-from .streams import RangeStream
+from .streams import Asked, RangeStream, read_bounded
 
 __all__ = [
     "Kind",
@@ -262,8 +262,7 @@ def _web_filesystem(web: Web) -> Any:
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT
     )
-    # Proxies of the environment are used; where there are none, ~/.netrc is left alone, whose
-    # passwords would come on top of the token.
+    # Proxies of the environment are used; without any, ~/.netrc and its passwords are left alone.
     fs = fsspec.filesystem("http", skip_instance_cache=True)
     # Not as options, which go into its JSON and pickles: a token must not.
     fs.client_kwargs = {"timeout": timeout, "trust_env": bool(getproxies())}
@@ -304,7 +303,8 @@ def fetch(
     ArchiveError
         The file ends before ``stop``, or has another size.
     SourceError
-        It cannot be read; one line with the URL (no query, no token), the fault and the mend.
+        It cannot be read, or is larger than is read at once; one line with the URL (no query, no
+        token), the fault and the mend.
     """
     if (start or 0) < 0 or (stop is not None and stop < (start or 0)):
         raise ValueError(f"range {start}:{stop} of {path}: give absolute, rising positions")
@@ -389,7 +389,7 @@ def _read_web(fs: Any, path: str, start: int | None, stop: int | None, size: int
     if start is not None or stop is not None:
         headers["Range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
     try:
-        answer = sync(fs.loop, _get, fs, path, headers)
+        answer = sync(fs.loop, _get, fs, path, headers, (start or 0, stop, size))
     except (
         aiohttp.InvalidURL,
         aiohttp.NonHttpUrlClientError,
@@ -409,7 +409,9 @@ def _read_web(fs: Any, path: str, start: int | None, stop: int | None, size: int
     return data
 
 
-async def _get(fs: Any, url: str, headers: dict[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+async def _get(
+    fs: Any, url: str, headers: dict[str, str], asked: Asked
+) -> tuple[int, Mapping[str, str], bytes]:
     """One GET. On the Hub, where a commit's file stays what it is, redirects are remembered."""
     import yarl
 
@@ -421,7 +423,7 @@ async def _get(fs: Any, url: str, headers: dict[str, str]) -> tuple[int, Mapping
         good = False
         try:
             async with session.get(known, headers={**own, **headers}) as answer:
-                body = await answer.read()
+                body = await read_bounded(answer, url, asked)
                 good = answer.status < 400 or answer.status == 416
                 if good or answer.status in RETRIED:
                     return answer.status, answer.headers, body
@@ -430,7 +432,7 @@ async def _get(fs: Any, url: str, headers: dict[str, str]) -> tuple[int, Mapping
                 web.redirects.pop(url, None)
     # aiohttp drops the token where a redirect leaves the host it was meant for.
     async with session.get(fs.encode_url(url), headers={**web.headers, **headers}) as answer:
-        body = await answer.read()
+        body = await read_bounded(answer, url, asked)
         if web.dataset and answer.history and answer.status < 400:
             web.redirects[url] = answer.url
         return answer.status, answer.headers, body
@@ -441,10 +443,7 @@ def open_file(
 ) -> BinaryIO:
     """A seekable handle that reads as :func:`fetch` does, ``block`` bytes ahead.
 
-    Parameters
-    ----------
-    size:
-        Bytes the file has, as declared: nothing is asked to learn it.
+    ``size`` are the bytes the file has, as declared: nothing is asked to learn it.
     """
     stream = RangeStream(lambda start, stop: fetch(fs, path, start, stop, size=size), size)
     return io.BufferedReader(stream, buffer_size=block)

@@ -1,11 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A seekable binary handle over ranges that are fetched as they are read."""
+"""Bytes as they come: replies read up to what they may hold, and files as handles over ranges."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 from typing import Any
+
+from ..schemas.errors import SourceError
+from .replies import PassingFault, check_size, redacted
+
+#: Start, stop and whole size that a reply is asked for; None where it is not known.
+Asked = tuple[int, int | None, int | None]
+#: Bytes that are read of a reply of which nothing is declared, and of one that is an error.
+MOST_BYTES, MOST_ERROR = 2**30, 2**16
+
+
+async def read_bounded(answer: Any, url: str, asked: Asked) -> bytes:
+    """The body of a reply (aiohttp's), as far as it may go: never more than was asked for.
+
+    Raises
+    ------
+    ArchiveError
+        The whole file is larger than declared.
+    SourceError
+        It is larger than :data:`MOST_BYTES`, and nothing is declared.
+    PassingFault
+        More bytes come than the range has.
+    """
+    start, stop, size = asked
+    failed = answer.status >= 400
+    most = MOST_BYTES if size is None else size
+    if failed:
+        most = MOST_ERROR
+    elif answer.status == 206:
+        most = stop - start if stop is not None else max(0, most - start)
+    coming = answer.content_length or 0
+    parts, held = [], 0
+    async for part in answer.content.iter_chunked(2**18) if coming <= most or failed else _none():
+        parts.append(part)
+        held += len(part)
+        if held > most:
+            break
+    if max(coming, held) > most and not failed:
+        if answer.status == 206 and stop is not None:
+            raise PassingFault(f"sent more than {most} bytes for the range {start}:{stop}")
+        check_size(url, max(coming, held), size)
+        raise SourceError(
+            f"{redacted(url)}: larger than {most:,} bytes, which is the most that is read of what "
+            "nothing declares; check the location"
+        )
+    return b"".join(parts)[:most]
+
+
+async def _none() -> Any:
+    """No parts: what is too long by its own word is not begun."""
+    for part in ():
+        yield part
 
 
 class RangeStream(io.RawIOBase):
