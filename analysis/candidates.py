@@ -23,8 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 FIRST = 1024
 """Columns that every row is compared with first; their best bound what is worth keeping."""
 
-TILE = (512, 2048)
-"""Rows and columns of a tile: 4 MB, which a core's cache holds."""
+TILE = (512, 1024)
+"""Rows and columns of a tile: 2 MB, which a core's caches hold beside the lists of its columns."""
 
 CHUNK = 8
 """Marks that are looked at together: most chunks hold none."""

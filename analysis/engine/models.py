@@ -79,6 +79,7 @@ class _Scaled:
     def __init__(self, job: Job, how: Normalise, space: Space) -> None:
         self.job, self.how, self.space = job, how, space
         self._lists = NeighbourLists(job.bounds.size - 1)
+        self._edges: dict[tuple[int, Similarity], tuple[NDArray[np.int32], NDArray[np.uint16]]] = {}
         asked = [metric for metric, scaled in job.settings.scaling.items() if scaled == how]
         depth = {
             "mutual_knn": job.settings.k,
@@ -187,6 +188,8 @@ class _Scaled:
     ) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
         """Lists long enough that ``k`` rows are left without any block, and their bits."""
         job = self.job
+        if (k, similarity) in self._edges:
+            return self._edges[k, similarity]
         count, reach = job.bounds.size - 1, self._lists.reach(k, job.n)
         place = np.empty(job.n, np.int32)
         place[job.order] = np.arange(job.n)
@@ -196,5 +199,7 @@ class _Scaled:
             lacking = edge_kernels.membership(indices, job.blocks, k, count, member)
             if lacking <= 0:
                 width = int(np.flatnonzero((member != 0).any(axis=0))[-1]) + 1
-                return indices[:, :width].copy(), member[:, :width].copy()
+                found = indices[:, :width].copy(), member[:, :width].copy()
+                self._edges[k, similarity] = found
+                return found
             reach = min(job.n - 1, reach + 2 * lacking + 8)
