@@ -89,9 +89,9 @@ class Expansion:
 
 
 def expand(
-    root: Path,
+    root: str | Path,
     *,
-    suggestions: Path | None = None,
+    suggestions: str | Path | None = None,
     pool: str | None = None,
     ids: Sequence[str] | None = None,
     top: int | None = None,
@@ -146,7 +146,7 @@ def expand(
     for model in names:
         catalog.model(model)
     options = {**_last_parameters(root), **(parameters or {}), "workers": workers}
-    picks, regions = _picks(suggestions, pool, ids, top)
+    picks, regions = _picks(Path(suggestions) if suggestions else None, pool, ids, top)
     analyze(root, **options, reporter=reporter)  # kept where nothing changed
     made, added, known = _write(atlas, name, picks)
     report = Expansion(root, made.card, made.outcome, added, known)
