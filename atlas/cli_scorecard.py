@@ -61,7 +61,8 @@ def scorecard(
     else:
         shown = table[table["measure"] != "verdict"]
         columns = ["measure", "region", "value", "low", "high", "n", "rank", "of", "note"]
-        emit_table(shown[columns].round(3), title=model)
+        whole = dict.fromkeys(("n", "rank", "of"), "Int64")
+        emit_table(shown[columns].astype(whole).round(3), title=model)
         for note in table.loc[table["measure"] == "verdict", "note"]:
             print(f"{model}: {note}")
         if model in costs:

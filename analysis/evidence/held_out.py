@@ -74,8 +74,9 @@ def ratio(top: Array, bottom: Array, blocks: NDArray[np.intp] | None) -> tuple[f
     return value, float(standard_error((tops.sum() - tops) / left))
 
 
-def estimate(value: float, error: float, null: Array, *, larger: bool = True) -> Estimate:
+def estimate(value: float, error: float, draws: Array, *, larger: bool = True) -> Estimate:
     """A score against its null draws, (K,), of which there may be none."""
+    null = np.asarray(draws, np.float64)
     if null.size == 0 or not np.isfinite(value):
         return Estimate(value, error, float("nan"), float("nan"), float("nan"))
     observed = np.array(value)

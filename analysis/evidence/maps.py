@@ -226,7 +226,7 @@ def choose_anchors(
         return hashlib.sha256(f"{seed}:anchor:{text}".encode()).digest()
 
     seen: dict[str, int] = {}
-    keys = []
+    keys: list[tuple[int, int, int]] = []
     for place in sorted(range(len(ids)), key=lambda i: rank(ids[i])):
         turn = seen.get(groups[place], 0)
         seen[groups[place]] = turn + 1

@@ -50,7 +50,7 @@ def read_outs(evidence: Evidence, ids: Sequence[str]) -> dict[str, Array]:
     volume = np.full(len(rows), np.nan)
     whole = np.flatnonzero(rows["periodicity"].to_numpy() == 3)
     for i in whole:
-        structure = evidence.geometries.get(str(rows.index[i]))
+        structure = evidence.geometries.get(str(rows.index[int(i)]))
         if structure is not None:
             volume[i] = abs(float(np.linalg.det(structure.cell))) / len(structure)
     found["atomic_volume"] = np.log(np.where(volume > 0, volume, np.nan))

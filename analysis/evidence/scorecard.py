@@ -144,6 +144,9 @@ def _lack(evidence: Evidence, key: str, measure: str, region: str) -> str:
         count = int(evidence.reader.presence[key].reindex(own, fill_value=False).sum())
         if count == 0:
             return f"embedded no {kind}"
+        families = {c.card.family for c in evidence.charts.values() if contextual(c)}
+        if not families - {card.family}:
+            return "no learned model of another family that sees more than elements"
         if measure.startswith("distribution"):
             if card.training.domains is None:
                 return "its card does not name its training domains"

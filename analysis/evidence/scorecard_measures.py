@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,10 +77,10 @@ def contextual(chart: Chart) -> bool:
 def over_families(rows: pd.DataFrame, *, median: bool = False) -> tuple[float, float]:
     """``score`` and ``error`` over the partners' ``family``: each family once, all weighing alike.
 
-    Within a family always the mean. A median's error is that of the median partner.
+    Means, of errors too; or medians, within families and over them.
     """
-    means = rows.groupby("family", sort=True)[["score", "error"]].mean()
-    found = means.median() if median else means.mean()
+    groups = rows.groupby("family", sort=True)[["score", "error"]]
+    found = groups.median().median() if median else groups.mean().mean()
     return float(found["score"]), float(found["error"])
 
 
@@ -158,7 +159,8 @@ def best_performer(evidence: Evidence) -> Iterable[Entry]:
         own = table[table["metric"].isin(names[:1])]
         # Of methods the reference's own energies, where it has them.
         own = own.sort_values("method", kind="stable").drop_duplicates(["set", "label", "model"])
-        for row in own.itertuples(index=False):
+        rows: list[Any] = list(own.itertuples(index=False))
+        for row in rows:
             yield around(
                 row.model,
                 f"best_performer_{scale}",
@@ -180,7 +182,7 @@ def distribution(evidence: Evidence) -> Iterable[Entry]:
         cards={chart.card.id: chart.card for chart in evidence.charts.values()},
     )
     statistics = {g.statistic for g in gaps}
-    sides = {key: _sides(evidence, key) for key in evidence.relations}
+    sides = {str(key): _sides(evidence, str(key)) for key in evidence.relations}
     for scale, names in METRICS.items():
         metric = next((m for m in names if m in statistics), None)
         for gap in (g for g in gaps if g.statistic == metric):
@@ -257,7 +259,8 @@ def transfer(evidence: Evidence) -> Iterable[Entry]:
     hits = linear[linear["statistic"] == "recall_at_1"]
     there = hits.rename(columns={"model_a": "model", "model_b": "partner"})
     back = hits.rename(columns={"model_b": "model", "model_a": "partner"})
-    across = pd.concat([there, back])[lambda t: t["modality_a"] != t["modality_b"]]
+    across = pd.concat([there, back])
+    across = across[across["modality_a"] != across["modality_b"]]
     for measure, rows in (
         ("transfer_from", there),
         ("transfer_to", back),

@@ -61,13 +61,15 @@ class Parts:
         """Split by group; ``groups`` are the formulas, in the order of ``ids``."""
         part = held_out.grouped_parts(groups, SHARES, seed=seed, label="transfer")
         fit, probe, test = (np.flatnonzero(part == i) for i in range(3))
-        names = np.asarray(groups, dtype=object)
+
+        def names(rows: NDArray[np.intp], of: Sequence[str] = groups) -> list[str]:
+            return [of[int(i)] for i in rows]
 
         def halves(rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-            parts = held_out.grouped_parts(names[rows], (1, 1), seed=seed, label="half")
+            parts = held_out.grouped_parts(names(rows), (1, 1), seed=seed, label="half")
             return np.asarray(parts == 0)
 
-        anchors = maps.choose_anchors([ids[i] for i in fit], list(names[fit]), seed=seed)
+        anchors = maps.choose_anchors(names(fit, ids), names(fit), seed=seed)
         count = draws if len(test) > 1 else 0
         return cls(
             fit,
@@ -76,8 +78,8 @@ class Parts:
             halves(fit),
             halves(probe),
             fit[anchors],
-            tuple(map(str, names[test])),
-            held_out.blocks_of(names[test], seed=seed),
+            tuple(names(test)),
+            held_out.blocks_of(names(test), seed=seed),
             permutations(len(test), count, seed=seed).indices.astype(np.intp),
         )
 
@@ -204,7 +206,8 @@ def transfer_stage(evidence: Evidence) -> Findings:
     partial = table[(table["role"] == "partial") & table["parent"].isin(kinds["selection"])]
     found: list[dict[str, Any]] = []
     last: tuple[Arena, dict[str, Place]] | None = None
-    for selection in pd.concat([kinds, partial]).itertuples(index=False):
+    selections: list[Any] = list(pd.concat([kinds, partial]).itertuples(index=False))
+    for selection in selections:
         keys = [m for m in selection.models if _takes_part(evidence.charts.get(m))]
         pairs, left_out = _pairs(selection, keys, evidence)
         if left_out:
@@ -218,11 +221,11 @@ def transfer_stage(evidence: Evidence) -> Findings:
         ids = subsample(list(selection.ids), ROWS, seed=evidence.seed, label=f"transfer:{label}")
         sha256 = ids_sha256(ids)
         if last is None or last[0].sha256 != sha256:
-            arena, places = _arena(evidence, ids, sha256), {}
-            if isinstance(arena, str):
-                findings.notes.append(f"transfer on {selection.selection}: {arena}")
+            made = _arena(evidence, ids, sha256)
+            if isinstance(made, str):
+                findings.notes.append(f"transfer on {selection.selection}: {made}")
                 continue
-            last = arena, places
+            last = made, {}
         arena, places = last
         arena.selection, arena.found = str(selection.selection), []
         found += _compare(evidence, arena, places, pairs, ids, findings.notes)
