@@ -30,6 +30,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     "command",
     [[], ["models", "list"], ["models", "show"], ["sets", "list"], ["sets", "show"], ["build"],
+     ["sets", "add"], ["locate"], ["expand"],
      ["validate"], ["analyze"], ["gaps"], ["report"], ["sweep"]],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
