@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-FIRST = 1024
+FIRST = 2048
 """Columns that every row is compared with first; their best bound what is worth keeping."""
 
 TILE = (512, 1024)
