@@ -136,7 +136,8 @@ def locate_files(
 
 def _check_same(atlas: Atlas, model: str) -> None:
     """Whether the model that would be run here is the one the atlas holds."""
-    atlas.unit(model, next(iter(atlas.index["models"].get(model, {"units": {"": 0}})["units"])))
+    if model not in atlas.index["models"]:
+        atlas.rows(model)  # raises, naming the nearest that it holds
     held, card = atlas.index["models"][model]["version"], catalog.model(model)
     if held != card.version:
         raise ArchiveError(
