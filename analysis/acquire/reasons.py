@@ -9,17 +9,17 @@ others of its own atlas.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ...schemas.errors import AtlasError
+from ...schemas.structures import KINDS as KINDS_OF_MATTER
 from ...schemas.structures import Structure
 from ..evidence.chemistry import find_regions
 from ..gaps import KINDS
-from .locate import in_region
 
 #: Statistics and kinds that more structures do not mend, or that say nothing about which.
 NOT_MENDED = ("refused_share",)
@@ -28,8 +28,17 @@ TOO_WIDE = ("distribution",)
 #: Scope of tests of the atlas as a whole, as ``selection`` names them.
 WHOLE = "atlas~"
 
-#: Regions told by what a structure is, beside elements and sizes.
-CHEMICAL = ("pair", "stoichiometry", "prototype", "scaffold", "rings", "charge", "periodicity")
+#: Regions told by what a structure is, beside sizes.
+CHEMICAL = (
+    "element",
+    "pair",
+    "stoichiometry",
+    "prototype",
+    "scaffold",
+    "rings",
+    "charge",
+    "periodicity",
+)
 
 
 def open_gaps(
@@ -93,37 +102,46 @@ def matches(
     if gaps.empty or count == 0:
         return best
     names = gaps["region"].astype(str)
-    types = names.str.partition(":")[0]
-    wanted = [t for t in CHEMICAL if t in set(types)]
-    found = find_regions(candidates, geometries, types=wanted) if wanted else None
-    columns = {} if found is None else {r: i for i, r in enumerate(found.table["region"])}
-    rows = list(zip(
-        candidates["kind"].astype(str), candidates["elements"], candidates["n_atoms"],
-        candidates["set"] + ":" + candidates["stratum"], places, strict=True,
-    ))  # fmt: skip
-    held: dict[str, NDArray[np.bool_]] = {}
-    for region, what in zip(names, types, strict=True):
-        if region in held:
-            continue
-        inside = np.zeros(count, dtype=bool)
-        if what in CHEMICAL:
-            if found is not None and region in columns:
-                inside = found.member[:, columns[region]].toarray().ravel() > 0
-        else:
-            inside = np.array(
-                [
-                    in_region(region, kind=k, elements=list(e), n_atoms=int(n), place=near)
-                    or own == region
-                    for k, e, n, own, near in rows
-                ]
-            )
-        held[region] = inside
+    held = _members(list(dict.fromkeys(names)), candidates, places, geometries)
     sizes = names.map({r: int(inside.sum()) for r, inside in held.items()})
     order = np.lexsort((np.arange(len(gaps)), sizes, -gaps["severity"].to_numpy()))
     for place in order:
         inside = held[names.iloc[place]] & (best < 0)
         best[inside] = place
     return best
+
+
+def _members(
+    regions: Sequence[str],
+    candidates: pd.DataFrame,
+    places: pd.Series,
+    geometries: Mapping[str, Structure],
+) -> dict[str, NDArray[np.bool_]]:
+    """Which candidates lie in each region."""
+    wanted = [t for t in CHEMICAL if any(r.startswith(f"{t}:") for r in regions)]
+    found = find_regions(candidates, geometries, types=wanted)
+    columns = {r: i for i, r in enumerate(found.table["region"])}
+    member = found.member.tocsc()
+    kinds = candidates["kind"].to_numpy(dtype=object)
+    atoms = candidates["n_atoms"].to_numpy(dtype=int)
+    strata = (candidates["set"] + ":" + candidates["stratum"]).to_numpy(dtype=object)
+    near = places.to_numpy(dtype=object)
+    out = {}
+    for region in regions:
+        what, _, value = region.partition(":")
+        if what in CHEMICAL:
+            # of all kinds of matter, where the region names none
+            named = [region] if "|" in region else [f"{region}|{kind}" for kind in KINDS_OF_MATTER]
+            own = [columns[r] for r in named if r in columns]
+            inside = np.asarray(member[:, own].sum(axis=1)).ravel() > 0
+        elif what == "size":
+            kind, _, span = value.partition(":")
+            low, _, high = span.partition("-")
+            inside = (kinds == kind) & (atoms >= int(low)) & (atoms <= int(high or low))
+        else:
+            inside = (strata == region) | (near == region)
+        out[region] = inside
+    return out
 
 
 def shared_weights(best: NDArray[np.int64], severity: NDArray[np.float64]) -> NDArray[np.float64]:
