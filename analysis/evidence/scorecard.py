@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ...schemas.scorecard import MEASURES, SCORECARD
+from ...schemas.structures import KINDS
+from ..selections import PLURAL
 from ..tables import typed
 from . import scorecard_measures as measures
 from .context import Evidence, Findings
@@ -137,25 +139,25 @@ def _lack(evidence: Evidence, key: str, measure: str, region: str) -> str:
         if key in set(scored.loc[names == region, "reference"]):
             return "it is the best performer itself"
         return "too few energies, or rows shared with the best performer"
-    kind = {"crystals": "crystal", "molecules": "molecule", "proteins": "protein"}.get(region)
+    kind = next((k for k in KINDS if region in (PLURAL[k], f"all:{k}", f"out:{k}")), None)
     structures = evidence.structures
     if kind is not None:
         own = structures.index[structures["kind"] == kind]
         count = int(evidence.reader.presence[key].reindex(own, fill_value=False).sum())
         if count == 0:
             return f"embedded no {kind}"
+        if measure == "cue_gain":
+            return f"embedded {count} of {len(own)} {PLURAL[kind]}: too few to read cues from"
         families = {c.card.family for c in evidence.charts.values() if contextual(c)}
-        if not families - {card.family}:
+        if not families - {card.family} and measure != "cue_retention":
             return "no learned model of another family that sees more than elements"
-        if measure.startswith("distribution"):
+        if measure.startswith(("distribution", "cue_retention")):
             if card.training.domains is None:
                 return "its card does not name its training domains"
-            return "too few rows inside and outside its training domains, or no partner there"
+            return "too few rows inside and outside its training domains, or nothing to lose there"
         if card.context_free and measure.startswith(("transfer", "probe")):
             return "element tables take no part: the composition stands in for them"
         return f"embedded {count} of {len(own)} {region}: too few shared rows or partners"
-    if measure == "cue_retention" and card.training.domains is None:
-        return "its card does not name its training domains"
     return "too few rows of this region"
 
 
