@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...schemas.errors import MetricError
+from ..schemas.errors import MetricError
 
 #: Added to every similarity, so that a profile of zeros is a distribution; the study names none.
 EPSILON = 1e-6

@@ -13,6 +13,7 @@ import pandas as pd
 from ...registry.archive import Atlas
 from ...registry.index import read_runs
 from .data import MODALITIES, Model, Scores, listed, number, text
+from .evidence import scorecards
 
 _DOI = re.compile(r"^10\.\d{4,9}/[-._;()/:A-Za-z0-9]+$")
 _ARXIV = re.compile(r"^\d{4}\.\d{4,5}(v\d+)?$")
@@ -53,7 +54,7 @@ def width(model: Model) -> int:
 
 def models(scores: Scores, roster: Sequence[Model], *, atlas_name: str) -> list[dict[str, Any]]:
     """One entry a model, from its card and its runs."""
-    cost = costs(scores.atlas)
+    cost, scored = costs(scores.atlas), scorecards(scores)
     found = []
     for model in roster:
         if not model.default:
@@ -90,6 +91,7 @@ def models(scores: Scores, roster: Sequence[Model], *, atlas_name: str) -> list[
                 "paper": _paper(card),
                 "notes": text(card["notes"]),
                 "snippet": load_snippet(atlas_name, model.key),
+                "scorecard": scored.get(model.key),
             }
         )
     return found

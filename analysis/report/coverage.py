@@ -23,7 +23,12 @@ GAP_KINDS: dict[str, tuple[str, str]] = {
     "agreement": ("Agreement", "regions where models keep different neighbours"),
     "distribution": ("Distribution", "what models lose outside their training domains"),
     "density": ("Density", "structures far from everything else the atlas holds"),
+    "retention": ("Cue retention", "chemistry that can no longer be read out of domain"),
+    "collapse": ("Collapse", "regions where an embedding spreads in fewer directions"),
 }
+
+#: Gaps of a kind on the page at most; the table has all.
+SHOWN = 100
 
 
 def place(z: int) -> tuple[int, int]:
@@ -134,7 +139,7 @@ def parse_reasons(cell: str) -> dict[str, int]:
 
 
 def gaps(scores: Scores) -> list[dict[str, Any]]:
-    """The gaps by kind, most severe first, with their evidence."""
+    """The first gaps of each kind, most severe first, with their evidence; ``total`` is of all."""
     found = []
     for kind, (title, meaning) in GAP_KINDS.items():
         table = scores.gaps[scores.gaps["kind"] == kind]
@@ -155,8 +160,9 @@ def gaps(scores: Scores) -> list[dict[str, Any]]:
                 "severity": number(row["severity"], 4),
                 "evidence": row["evidence"],
             }
-            for row in records(table)
+            for row in records(table.head(SHOWN))
         ]
         if rows:
-            found.append({"kind": kind, "title": title, "meaning": meaning, "rows": rows})
+            about = {"kind": kind, "title": title, "meaning": meaning, "total": len(table)}
+            found.append({**about, "rows": rows})
     return found

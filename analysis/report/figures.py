@@ -96,7 +96,8 @@ def _config() -> dict[str, Any]:
     }
 
 
-def _finish(chart: Any) -> dict[str, Any]:
+def finish(chart: Any) -> dict[str, Any]:
+    """The specification of a chart with the page's fonts and inks."""
     return {
         **chart.to_dict(),
         "config": _config(),
@@ -104,7 +105,9 @@ def _finish(chart: Any) -> dict[str, Any]:
     }
 
 
-def _tooltips(alt: Any, fields: dict[str, str]) -> list[Any]:
+def tooltips(fields: dict[str, str]) -> list[Any]:
+    """Text fields of a tooltip, by field and title."""
+    alt = altair()
     return [alt.Tooltip(f"{field}:N", title=title) for field, title in fields.items()]
 
 
@@ -134,8 +137,7 @@ def matrix() -> dict[str, Any]:
             ),
             stroke=alt.condition(over, alt.value(INK), alt.value(None)),
             strokeWidth=alt.value(2),
-            tooltip=_tooltips(
-                alt,
+            tooltip=tooltips(
                 {
                     "pair": "models",
                     "value": "value",
@@ -183,7 +185,7 @@ def matrix() -> dict[str, Any]:
             {"y": alt.value(-8), "x": alt.X("id:N")},
         )
     ]
-    return _finish(alt.layer(heat, faint, labels, *chips).resolve_scale(color="independent"))
+    return finish(alt.layer(heat, faint, labels, *chips).resolve_scale(color="independent"))
 
 
 def _modality_scale(alt: Any, channel: Any) -> Any:
@@ -234,8 +236,7 @@ def contrast() -> dict[str, Any]:
         x,
         y,
         **kinds,
-        tooltip=_tooltips(
-            alt,
+        tooltip=tooltips(
             {
                 "pair": "models",
                 "in_text": "in",
@@ -250,7 +251,7 @@ def contrast() -> dict[str, Any]:
             },
         ),
     )
-    return _finish(alt.layer(diagonal, *errors, dots))
+    return finish(alt.layer(diagonal, *errors, dots))
 
 
 def dimension() -> dict[str, Any]:
@@ -281,8 +282,7 @@ def dimension() -> dict[str, Any]:
         x,
         y,
         **kinds,
-        tooltip=_tooltips(
-            alt,
+        tooltip=tooltips(
             {
                 "model": "model",
                 "text": "intrinsic dimension",
@@ -294,7 +294,7 @@ def dimension() -> dict[str, Any]:
             },
         ),
     )
-    return _finish(alt.layer(errors, dots))
+    return finish(alt.layer(errors, dots))
 
 
 def elements() -> dict[str, Any]:
@@ -304,8 +304,7 @@ def elements() -> dict[str, Any]:
     hidden = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     x = alt.X("column:O", axis=hidden, scale=_slots(alt, 18))
     y = alt.Y("row:O", axis=hidden, scale=_slots(alt, 10))
-    tooltip = _tooltips(
-        alt,
+    tooltip = tooltips(
         {
             "name": "element",
             "structures_text": "structures",
@@ -337,7 +336,7 @@ def elements() -> dict[str, Any]:
     symbols = table.mark_text(fontWeight=600, tooltip=None).encode(x, y, text="symbol:N", **ink)
     counts = table.mark_text(fontSize=8, dy=12, tooltip=None).encode(x, y, text="count:N", **ink)
     chart = alt.layer(outlines, tiles, symbols, counts)
-    return _finish(chart.resolve_scale(color="independent"))
+    return finish(chart.resolve_scale(color="independent"))
 
 
 def _slots(alt: Any, count: int) -> Any:

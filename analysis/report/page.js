@@ -11,7 +11,7 @@
   kit.modelsTable();
 
   const data = await kit.readData("data");
-  const { blocks, points } = await kit.readData("pairs");
+  const { blocks, points, performance, trees } = await kit.readData("pairs");
   const models = data.models;
   const calibrated = blocks.some((b) => [b.c].flat().some((value) => value !== null));
   if (!calibrated) {
@@ -93,7 +93,7 @@
   }
 
   const page = {
-    data, models, blocks, points, sources, draw, eachUnit, options, choice, title, relation, room, clamp,
+    data, models, blocks, points, performance, trees, sources, draw, eachUnit, options, choice, title, relation, room, clamp,
     presentOnly,
   };
 
@@ -141,7 +141,7 @@
     );
   }
 
-  const figures = [window.atlasMatrix(page), ...window.atlasCharts(page), window.atlasMap(page)];
+  const figures = [window.atlasMatrix(page), ...window.atlasCharts(page), ...window.atlasEvidence(page), window.atlasMap(page)];
   for (const figure of figures) await figure.start();
   await window.atlasLinks.start();
   document.documentElement.dataset.ready = "true";

@@ -22,7 +22,18 @@ from typing import Any
 from ...registry.archive import Atlas
 from ...registry.replies import redacted
 from ...schemas.errors import ArchiveError, missing_extra, of_sound_data
-from . import cards, contrasts, coverage, data, figures, maps, matrices, summary
+from . import (
+    cards,
+    contrasts,
+    coverage,
+    data,
+    evidence,
+    figures,
+    figures_evidence,
+    maps,
+    matrices,
+    summary,
+)
 from .formats import FILTERS
 
 _HERE = Path(__file__).parent
@@ -34,11 +45,12 @@ DIMENSIONS = ("intrinsic_dimension", "participation_ratio")
 BUNDLE = "window.vegaEmbed = vegaEmbed;"
 
 #: The page's scripts, in the order they run.
-SCRIPTS = ("theme", "kit", "links", "viewer", "map", "matrix", "charts", "page")
+SCRIPTS = ("theme", "kit", "links", "viewer", "map", "matrix", "charts", "evidence", "page")
 
 SECTIONS = (
     ("headline", "Headline"),
     ("convergence", "Convergence"),
+    ("performance", "Performance"),
     ("distribution", "In / out of distribution"),
     ("dimension", "Dimension"),
     ("map", "Map"),
@@ -102,6 +114,8 @@ def render(scores: data.Scores) -> str:
     scripts = {name: (_HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}
     scripts["vega"] = vega_bundle()
     mapped = maps.maps(scores, models)
+    performed = evidence.performance(scores, models)
+    trees = evidence.trees(blocks, models, list(data.MAIN))
     if mapped:
         scripts["3Dmol"] = viewer_bundle()
     context = {
@@ -115,7 +129,11 @@ def render(scores: data.Scores) -> str:
         "scripts": scripts,
         "policy": content_policy(scripts.values()),
         "data": inline_json(_page_data(scores, models)),
-        "pairs": packed_json({"blocks": blocks, "points": points}),
+        "performed": performed is not None,
+        "treed": bool(trees),
+        "pairs": packed_json(
+            {"blocks": blocks, "points": points, "performance": performed, "trees": trees}
+        ),
         "mapped": bool(mapped),
         "maps": packed_json(mapped),
     }
@@ -191,7 +209,12 @@ def _page_data(scores: data.Scores, models: Sequence[data.Model]) -> dict[str, A
     ]
     return {
         "atlas": {"name": atlas_name(scores.atlas), "version": scores.atlas.version},
-        "files": {"pairs": data.PAIRS, "models": data.MODELS, "coverage": data.COVERAGE},
+        "files": {
+            "pairs": data.PAIRS,
+            "models": data.MODELS,
+            "coverage": data.COVERAGE,
+            "performance": evidence.ALIGNMENT,
+        },
         "models": [
             {
                 "key": m.key,
@@ -252,7 +275,7 @@ def _page_data(scores: data.Scores, models: Sequence[data.Model]) -> dict[str, A
             for m in DIMENSIONS
         },
         "elements": coverage.elements(scores, models),
-        "specs": figures.specifications(),
+        "specs": {**figures.specifications(), **figures_evidence.specifications()},
         "level": summary.LEVEL,
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..report.figures import CATEGORIES, FONT, altair
-from .tree import Node, layout
+from ..trees import Node, layout
 
 CELL = 13
 

@@ -8,10 +8,10 @@ import pandas as pd
 
 from ..report.contrasts import contrast_label, points, relation
 from ..report.matrices import cluster_order
+from ..trees import neighbour_joining, profile_distances
 from . import charts
 from .figure import Figure, absent
 from .study import LABELS, STAND_INS, Study, complete, condensed, correlation, told
-from .tree import neighbour_joining, profile_distances
 
 #: Columns of a pair that every table of pairs shows beside its value.
 BESIDE = ["standard_error", "calibrated", "null_mean", "null_quantile", "p_value", "q_value"]

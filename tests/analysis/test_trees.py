@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from matteratlas.analysis.reproduce.tree import (
+from matteratlas.analysis.trees import (
     EPSILON,
     Node,
     layout,

@@ -54,7 +54,7 @@ def test_sections_and_headings(page: Page) -> None:
     links = [e.attributes["href"] for e in page.all("a") if e.inside("nav")]
     sections = ["#" + str(e.attributes["id"]) for e in page.all("section")]
     assert links == sections
-    assert len(sections) == 10
+    assert len(sections) == 11
 
 
 def test_page_can_be_used_without_eyes_or_mouse(page: Page) -> None:
@@ -123,7 +123,7 @@ def test_policy_names_every_script_and_no_place(page: Page) -> None:
         for s in _code(page)
     }
     assert rules["script-src"] == digests
-    assert len(digests) == 10  # theme, the two libraries, and the page's own seven
+    assert len(digests) == 11  # theme, two libraries, and the eight of the page itself
     assert "http" not in policy
     assert "unsafe-eval" not in policy
 
