@@ -190,6 +190,8 @@ class Contents:
                 raise ValueError(f"claims {found.metadata.num_rows:,} cards")
         cards = self.table(path)
         try:
+            if len(set(cards)) < cards.shape[1]:
+                raise ValueError("a column is there twice")
             if path == MODELS and not cards["id"].is_unique:
                 raise ValueError("a model's card is there twice")
             for card_id in dict.fromkeys(cards["id"]) if len(cards) else ():

@@ -266,7 +266,7 @@ class Stratum(_Closed):
 
     description: str
     domains: Annotated[list[str], Field(min_length=1)]
-    count: Annotated[int, Field(ge=1, description="rows in the full set")]
+    count: Annotated[int, Field(ge=1, le=10**12, description="rows in the full set")]
     starter: Annotated[int, Field(ge=0, description="rows in the starter selection")]
 
     _domains = field_validator("domains")(_known_domains)

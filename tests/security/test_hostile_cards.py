@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matteratlas.registry import catalog
-from matteratlas.schemas.cards import MAX_BYTES, ModelCard, read_card
+from matteratlas.schemas.cards import MAX_BYTES, ModelCard, StructureSetCard, read_card
 from matteratlas.schemas.documents import parse_json
 from matteratlas.schemas.errors import ArchiveError, CardError, of_sound_data
 from matteratlas.schemas.names import is_portable, is_portable_path, odd_character
@@ -71,6 +71,17 @@ def test_what_is_no_plain_card_is_refused(
     else:
         assert says in refusal(tmp_path, text)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_stratum_without_end(tmp_path: Path) -> None:
+    """Counts that no table of sets can show are none."""
+    path = Path(catalog.__file__).parent / "structure_sets" / "g2.yaml"
+    text = path.read_text("utf-8")
+    assert "count: " in text
+    copy = tmp_path / path.name
+    copy.write_text(text.replace("count: ", "count: 1" + "0" * 400 + " #", 1))
+    with pytest.raises(CardError, match="count"):
+        read_card(copy, StructureSetCard)
 
 
 def test_many_keys_cost_no_more_than_they_weigh(tmp_path: Path) -> None:

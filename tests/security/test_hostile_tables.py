@@ -109,6 +109,9 @@ def test_cards_repeated_without_end(atlas: Path) -> None:
     put(atlas, MODELS, pa.concat_tables([table] * 2))
     with pytest.raises(ArchiveError, match=r"models\.parquet: .*there twice"):
         _ = open_atlas(atlas).models
+    put(atlas, MODELS, table.append_column("id", table["id"]))
+    with pytest.raises(ArchiveError, match=r"models\.parquet: not the table .*twice"):
+        _ = open_atlas(atlas).models
 
 
 def test_more_rows_or_values_than_bytes() -> None:
