@@ -138,7 +138,10 @@ def contribute_submit(path: Folder, repo: Repo, work: Work = None, as_json: Json
     if as_json:
         emit_json({**vars(made), "patch": str(made.patch)})
         return
-    print(f"pull request {made.number}: {made.url} ({made.files} files, {made.bytes:,} bytes)")
+    state = ", open already with these files" if made.again else ""
+    print(
+        f"pull request {made.number}{state}: {made.url} ({made.files} files, {made.bytes:,} bytes)"
+    )
     print(f"code: git am {made.patch}, in a fork of the code repository; then open its request")
 
 

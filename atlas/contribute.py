@@ -140,22 +140,27 @@ def check_pull_request(
 
 @dataclass(frozen=True)
 class Proposal:
-    """A pull request that was opened, and the patch for the code repository."""
+    """A pull request, and the patch for the code repository; ``again`` if it was open already."""
 
     number: int
     url: str
     files: int
     bytes: int
     patch: Path
+    again: bool = False
 
 
 def submit(path: Path, *, repo: str, work: Path | None = None) -> Proposal:
     """Open a pull request on a Hub dataset with the new files of a checked contribution.
 
+    Where this account has one open for the same model and version, with these files, that is the
+    answer, and nothing is sent.
+
     Raises
     ------
     ArchiveError
-        The report is of another state or not all checks passed, or the dataset has moved on.
+        The report is of another state or not all checks passed, the dataset has moved on, or this
+        account's open pull request holds other files.
     SourceError
         The Hub cannot be reached, or does not let this account propose.
     """
@@ -179,12 +184,15 @@ def submit(path: Path, *, repo: str, work: Path | None = None) -> Proposal:
     if not trial.ok:
         raise ArchiveError(f"datasets/{repo}: {trial.checks[0].evidence}; {trial.checks[0].mend}")
     files = proposed_files(contribution)
-    number, url = hub_contribute.open_pull_request(
-        repo,
-        files,
-        title=f"Add model {card.id} {card.version}",
-        description=_description(report, repo),
-        parent=parent,
+    title = f"Add model {card.id} {card.version}"
+    before = hub_contribute.own_pull_request(repo, title=title)
+    if before is not None and not hub_contribute.holds(repo, before[0], files):
+        raise ArchiveError(
+            f"datasets/{repo}: your pull request {before[0]} of {card.id} {card.version} is open "
+            f"with other files; close it on {before[1]}, then submit again"
+        )
+    number, url = before or hub_contribute.open_pull_request(
+        repo, files, title=title, description=_description(report, repo), parent=parent
     )
     body = f"Embeddings: {url}" if card.adapter != BROUGHT else f"Vectors were brought: {url}"
     return Proposal(
@@ -193,6 +201,7 @@ def submit(path: Path, *, repo: str, work: Path | None = None) -> Proposal:
         len(files),
         sum(p.stat().st_size for p in files.values()),
         write_patch(contribution, card, body=body),
+        again=before is not None,
     )
 
 

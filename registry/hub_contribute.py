@@ -6,6 +6,7 @@ Everything is read at full commit ids, so that what was checked is what is taken
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -107,6 +108,52 @@ def open_pull_request(
     if made.pr_num is None or made.pr_url is None:
         raise SourceError(f"datasets/{repo}: the Hub opened no pull request; try again")
     return int(made.pr_num), str(made.pr_url)
+
+
+def own_pull_request(repo: str, *, title: str) -> tuple[int, str] | None:
+    """Number and address of the newest open pull request of this account with this title.
+
+    Titles name model and version. None also where nobody is logged in.
+
+    Raises
+    ------
+    SourceError
+        The Hub cannot be reached.
+    """
+    from huggingface_hub import get_token
+
+    if not get_token():
+        return None
+    with _explained(repo):
+        api = _api()
+        own = str(api.whoami()["name"])
+        for one in api.get_repo_discussions(repo, repo_type="dataset"):
+            mine = one.is_pull_request and one.status in ("open", "draft") and one.author == own
+            if mine and one.title == title:
+                return int(one.num), str(one.url)
+    return None
+
+
+def holds(repo: str, number: int, files: Mapping[str, Path]) -> bool:
+    """Whether a pull request holds just these contents at the paths where a model's files go."""
+    from huggingface_hub import RepoFile
+
+    head = head_of(repo, f"refs/pr/{number}")
+    with _explained(repo):
+        entries = _api().list_repo_tree(repo, repo_type="dataset", revision=head, recursive=True)
+        found = {e.path: e for e in entries if isinstance(e, RepoFile)}
+    for path, local in files.items():
+        entry = found.get(path)
+        if entry is None or entry.size != local.stat().st_size:
+            return False
+        if entry.lfs is not None:
+            same = entry.lfs.sha256 == hub.sha256_of(local)
+        else:
+            data = local.read_bytes()
+            same = entry.blob_id == hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+        if not same:
+            return False
+    return True
 
 
 def pull_request(repo: str, number: int) -> PullRequest:

@@ -76,6 +76,9 @@ def test_proposals_are_taken_as_they_were(
     made = submit(checked, repo=f"hf://datasets/{REPO}")
     found = pull_request(REPO, made.number)
     assert not found.touched and len(found.added) == made.files
+    again = submit(checked, repo=REPO)  # a second time: the one that is open, and nothing is sent
+    assert again.again and not made.again and (again.number, again.url) == (made.number, made.url)
+    assert pull_request(REPO, made.number).head == found.head
     assert sum(found.added.values()) == made.bytes
     report = check_pull_request(REPO, made.number, out=tmp_path / "seen")
     assert report.ok, report.checks
@@ -265,6 +268,23 @@ def test_who_may_propose_and_what_the_others_are_told(
                 assert "log in" in str(caught.value) or "HF_TOKEN" in str(caught.value)
                 assert "secret" not in str(caught.value).replace("secretnet", "")
                 assert "\n" not in str(caught.value)
+
+
+def test_an_open_pull_request_with_other_files_is_named(
+    published: HubServer, checked: Path
+) -> None:
+    """Own and of this version: told with number and mend; once it is closed, a new one opens."""
+    files = honest(checked)
+    card = "contributions/secretnet.yaml"
+    title = f"Add model secretnet {open_contribution(checked).card().version}"
+    api = HfApi()
+    api.create_commit(REPO, [CommitOperationAdd(card, files[card] + b"\n")], repo_type="dataset",
+                      commit_message=title, create_pr=True)  # fmt: skip
+    with pytest.raises(ArchiveError, match=r"pull request 1 of secretnet .* other files; close"):
+        submit(checked, repo=REPO)
+    api.change_discussion_status(REPO, 1, "closed", repo_type="dataset")
+    made = submit(checked, repo=REPO)
+    assert made.number == 2 and not made.again
 
 
 def test_names_of_datasets() -> None:
