@@ -143,6 +143,7 @@ class Runner:
     process: BaseProcess | None = None
     pipe: int = -1
     tried: set[Case] = field(default_factory=set)
+    begun: tuple[float, float] | None = None
 
     def start(self) -> None:
         self.pipe, theirs = os.pipe()
@@ -152,7 +153,8 @@ class Runner:
         )
         self.process.start()
         os.close(theirs)
-        self.rest, self.doing, self.begun = b"", "start", self._spent()
+        self.rest, self.doing, self.begun = b"", "start", None
+        self.begun = self._spent()
 
     def _spent(self) -> tuple[float, float]:
         """Seconds of processor and wall so far."""
@@ -160,6 +162,8 @@ class Runner:
         try:
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
             cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            if fields[0] == "R" and self.begun:  # waits for a processor, and for nothing else
+                self.begun = (self.begun[0], time.monotonic())
         except OSError:
             cpu = 0.0
         return cpu, time.monotonic()
@@ -195,7 +199,9 @@ class Runner:
         return found
 
     def _late(self) -> list[tuple[Case, str, str]]:
-        cpu, wall = (now - then for now, then in zip(self._spent(), self.begun, strict=True))
+        spent = self._spent()
+        assert self.begun is not None
+        cpu, wall = (now - then for now, then in zip(spent, self.begun, strict=True))
         # The fuzzer's own changes to tables take their time; they are none of the package's.
         most = 30.0 if self.doing in ("start", "clearing", "mutation", "done") else LIMIT_SECONDS
         # The clock of the process: on a busy machine the wall's says nothing. But who sleeps hangs.

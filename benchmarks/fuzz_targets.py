@@ -43,8 +43,11 @@ def digest(*parts: Any) -> str:
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, pd.DataFrame):
-            text = json.dumps(part.to_dict("list"), default=_shown, skipkeys=True)
-            found.update(text.encode("utf-8", "surrogatepass"))
+            for i, name in enumerate(part.columns):
+                found.update(f"{name} {part.dtypes.iloc[i]}".encode("utf-8", "surrogatepass"))
+                for cell in part.iloc[:, i].tolist():
+                    text = cell if isinstance(cell, str) else json.dumps(cell, default=_shown)
+                    found.update(text.encode("utf-8", "surrogatepass") + b"\0")
         elif part.dtype == object:
             found.update(json.dumps(part.tolist(), default=_shown).encode())
         else:

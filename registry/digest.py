@@ -185,7 +185,7 @@ def _batches(source: pa.Table | Path | str | IO[bytes]) -> tuple[pa.Schema, Iter
     if isinstance(source, pa.Table):
         return source.schema, iter(source.to_batches())
     try:
-        file, size = opened(source)
+        file, size = opened(source, whole=False)
     except UNREADABLE as error:
         raise ArchiveError(f"{source}: unreadable ({error}); restore the file") from error
     return file.schema_arrow, checked(file.iter_batches(batch_size=BATCH_ROWS), size=size)

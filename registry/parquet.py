@@ -24,6 +24,8 @@ from ..schemas.errors import ArchiveError
 
 #: Times its size that a table may unpack to, and what any may.
 MOST_RATIO, LEAST_BOUND = 200, 2**24
+#: Values a byte that a table may hold (those of an atlas hold three at most), and what any may.
+MOST_VALUES, LEAST_VALUES = 8, 1_000_000
 #: Bytes a number takes once unpacked, and a code into a dictionary.
 _NUMBER, _CODE = 8, 4
 #: Of parquet.thrift: the kind of a page that is a dictionary, the physical type of texts, and the
@@ -64,7 +66,7 @@ def check_size(found: pq.FileMetaData, *, size: int) -> None:
         raise ValueError(f"claims to unpack {size:,} bytes to {raw:,}")
 
 
-def check_footer(tail: bytes, *, size: int) -> list[_Chunk]:
+def check_footer(tail: bytes, *, size: int | None) -> list[_Chunk]:
     """Column chunks of a table by its footer, which claims no more than so many bytes can hold.
 
     Read here and not by Arrow, which trusts it: a footer that says that its columns are encrypted
@@ -86,7 +88,8 @@ def check_footer(tail: bytes, *, size: int) -> list[_Chunk]:
                 raise ValueError("columns that are encrypted or in other files")
             chunks.append(_Chunk.of(about))
     values = sum(chunk.values for chunk in chunks)
-    if any(chunk.values < 0 for chunk in chunks) or values * _NUMBER > bound(size):
+    most = values if size is None else MOST_VALUES * size + LEAST_VALUES
+    if any(chunk.values < 0 for chunk in chunks) or values > most:
         raise ValueError(f"claims {values:,} values in {size:,} bytes")
     return chunks
 
@@ -246,10 +249,13 @@ class _Thrift:
         return (found >> 1) ^ -(found & 1)
 
 
-def open_parquet(source: IO[bytes] | io.BytesIO, *, size: int) -> pq.ParquetFile:
+def open_parquet(
+    source: IO[bytes] | io.BytesIO, *, size: int, whole: bool = True
+) -> pq.ParquetFile:
     """A table of so many bytes, its claims checked, its texts to be read as codes.
 
-    :func:`decoded` makes of what is read what it was.
+    :func:`decoded` makes of what is read what it was. A table that is not to be read as a ``whole``
+    may claim what it likes: a matrix of zeros, taken batch by batch, packs to almost nothing.
 
     Raises
     ------
@@ -260,14 +266,15 @@ def open_parquet(source: IO[bytes] | io.BytesIO, *, size: int) -> pq.ParquetFile
     last = source.read(8)
     source.seek(max(0, size - 8 - int.from_bytes(last[:4], "little")))
     try:
-        chunks = check_footer(source.read(), size=size)
-        if isinstance(source, io.BytesIO):
+        chunks = check_footer(source.read(), size=size if whole else None)
+        if whole and isinstance(source, io.BytesIO):
             check_pages(source.getvalue(), chunks)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"its metadata make no sense ({error!r:.60})") from error
     source.seek(0)
     found = pq.read_metadata(source)
-    check_size(found, size=size)
+    if whole:
+        check_size(found, size=size)
     texts = [
         column.path
         for column in (found.schema.column(i) for i in range(len(found.schema)))
@@ -352,17 +359,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def opened(source: Path | str | IO[bytes]) -> tuple[pq.ParquetFile, int]:
+def opened(source: Path | str | IO[bytes], *, whole: bool = True) -> tuple[pq.ParquetFile, int]:
     """A table as :func:`open_parquet` gives it, and its size in bytes.
 
     Files of this disk are looked through page by page, handles are read as they are asked.
     """
     if isinstance(source, Path | str):
         path = Path(source)
-        small = path.stat().st_size <= WHOLE_BYTES
+        small = whole and path.stat().st_size <= WHOLE_BYTES
         source = io.BytesIO(path.read_bytes()) if small else path.open("rb")
     size = source.seek(0, io.SEEK_END)
-    return open_parquet(source, size=size), size
+    return open_parquet(source, size=size, whole=whole), size
 
 
 def read_arrow(source: Path | bytes, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -196,6 +196,15 @@ def test_honest_tables_are_what_they_were(kind: str, version: str, tmp_path: Pat
         read_frame(path, columns=["z"])
 
 
+def test_a_constant_chart_is_digested_however_small_it_packs(tmp_path: Path) -> None:
+    rows = pa.FixedSizeListArray.from_arrays(np.zeros(4000 * 1024, np.float32), 1024)
+    path = tmp_path / "twin.parquet"
+    pq.write_table(pa.table({"embedding": rows}), path, compression="zstd")
+    with pytest.raises(ValueError, match="claims"):
+        read_arrow(path)
+    assert column_digests(path) == column_digests(pa.table({"embedding": rows}))
+
+
 def test_tables_without_rows_or_columns(tmp_path: Path) -> None:
     for table in (pa.table({"a": pa.array([], pa.string())}), pa.table({})):
         path = tmp_path / "empty.parquet"

@@ -5,28 +5,25 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import small_atlas
+from leaks import FAULTS, PASSWORD, SIGNATURE, TOKEN, check, check_files, told
 from servers import faults
 from servers.files import FileServer
 from servers.hub import HubServer
+from servers.hub_client import connected
 
+from matteratlas.builders.release import release
 from matteratlas.registry import hub as network
+from matteratlas.registry import hub_push
 from matteratlas.registry.archive import open_atlas
+from matteratlas.registry.pull import pull
+from matteratlas.registry.push import push
 from matteratlas.registry.replies import plain, redacted
-
-#: Looks like one of the Hub's; parts of it must not show either.
-TOKEN = "hf_" + "QzXwVuTsRqPoNmLkJiHgFeDcBaZyXwVuTs"
-PASSWORD, SIGNATURE = "pa55w0rd-QzXw", "sigQzXwVuTsRqPo"
-SECRETS = (TOKEN, TOKEN[3:15], PASSWORD, SIGNATURE)
-FAULTS = {
-    "401": faults.fail(401), "403": faults.fail(403), "404": faults.fail(404),
-    "gated": faults.fail(403, X_Error_Code="GatedRepo"),
-    "no repo": faults.fail(401, X_Error_Code="RepoNotFound"),
-    "429": faults.rate_limit(0), "500": faults.fail(500), "503": faults.fail(503),
-    "cut": faults.cut(3), "refused": faults.refuse(), "short": faults.shorten(3),
-}  # fmt: skip
+from matteratlas.schemas.errors import AtlasError
 
 
 @pytest.fixture(autouse=True)
@@ -34,32 +31,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "PAUSE", 0.0)
     monkeypatch.setattr(network, "TRIES", 2)
     monkeypatch.setattr(network.time, "sleep", lambda seconds: None)
-
-
-def told(error: BaseException) -> str:
-    """All that an error and what it came from may show."""
-    seen: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and one not in seen:
-            seen.append(one)
-            # What is suppressed is not shown by Python, but by tools that look at it.
-            waiting += [one.__cause__, one.__context__ if not one.__suppress_context__ else None]
-    return " ".join(f"{e!r} {e} {e.args} {getattr(e, '__notes__', '')}" for e in seen)
-
-
-def check(text: str) -> None:
-    for secret in SECRETS:
-        assert secret not in text
-
-
-def check_files(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            for secret in SECRETS:
-                assert secret.encode() not in path.read_bytes(), path
-        check(path.name)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -110,3 +81,102 @@ def test_what_is_shown_of_addresses_and_errors() -> None:
     url = f"https://me:{PASSWORD}@host/a/b?sig={SIGNATURE}#x"
     assert redacted(url) == "https://host/a/b"
     check(plain(OSError(f"cannot reach https://host/a?sig={SIGNATURE}")))
+
+
+# --- pull and push: what they say, keep, send and leave behind ------------------------------------
+
+DATASET = "matter/atlas"
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """1.0.0, and 1.1.0 that grew from it."""
+    folder = tmp_path_factory.mktemp("released")
+    with small_atlas.registry():
+        small_atlas.write_small(folder / "one", units=[("plain", "ores")])
+        first = release(folder / "one", out=folder / "r").path
+        small_atlas.write_small(folder / "two", units=[("plain", "ores"), ("graph", "ores")])
+        second = release(folder / "two", out=folder / "r", parent=first).path
+    return first, second
+
+
+@pytest.fixture
+def watched(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> Iterator[Callable[[], None]]:
+    """All that is logged at any level by any library, and printed, looked through when asked."""
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("MATTERATLAS_CACHE", str(tmp_path / "cache"))
+    loggers = [logging.getLogger(n) for n in ("huggingface_hub", "huggingface_hub.utils._http")]
+    for logger in loggers:  # its own handlers only
+        logger.addHandler(caplog.handler)
+
+    def look() -> None:
+        out, err = capfd.readouterr()
+        check(caplog.text + out + err)
+        for folder in ("cache", "out"):
+            check_files(tmp_path / folder)
+
+    with caplog.at_level(logging.DEBUG):
+        yield look
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("part", ["*/refs", "*/resolve/*"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_pull(
+    name: str, part: str, released: tuple[Path, Path], tmp_path: Path,
+    watched: Callable[[], None],
+) -> None:  # fmt: skip
+    with HubServer() as server, connected(server, home=tmp_path / "home", token=TOKEN):
+        server.create(DATASET)
+        sha = server.commit(DATASET, small_atlas.tree(released[0]))
+        server.repo(DATASET).refs["refs/tags/v1.0.0"] = sha
+        server.fault = faults.plan(FAULTS[name], path=part)
+        try:
+            check(repr(pull(DATASET, out=tmp_path / "out")))  # what is cut is gone on with
+        except AtlasError as error:
+            check(told(error))
+            assert str(error).isprintable()
+        else:
+            assert name in ("cut", "short")
+        assert any(TOKEN in r.headers.get("authorization", "") for r in server.log)
+        watched()
+        server.fault = None
+        report = pull(DATASET, out=tmp_path / "out")
+        check(repr(report) + repr(vars(report)))
+        watched()
+
+
+@pytest.mark.parametrize(
+    "part", ["*/refs", "*/preupload/*", "*/lfs/*", "*/objects/batch", "*/commit/*", "*/tag/*"]
+)
+@pytest.mark.parametrize("name", ["401", "403", "429", "500", "cut", "refused", "short"])
+def test_push(
+    name: str, part: str, released: tuple[Path, Path], tmp_path: Path,
+    watched: Callable[[], None], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(hub_push.time, "sleep", lambda seconds: None)
+    with HubServer() as server, connected(server, home=tmp_path / "home", token=TOKEN):
+        push(released[0], DATASET, create=True)
+        server.fault = faults.plan(FAULTS[name], path=part)
+        try:
+            check(repr(push(released[1], DATASET)))  # a lost answer may be no loss
+        except AtlasError as error:
+            check(told(error))
+            assert str(error).isprintable()
+        assert any(TOKEN in r.headers.get("authorization", "") for r in server.log)
+        watched()
+        server.fault = None
+        report = push(released[1], DATASET)
+        check(repr(report) + report.text())
+        for revision in server.repo(DATASET).refs.values():
+            for path, data in server.files(DATASET, revision).items():
+                check(path + data.decode("latin-1"))
+        watched()
