@@ -216,7 +216,8 @@ def cues(evidence: Evidence) -> Iterable[Entry]:
     table = evidence.tables.get("scores/cues.parquet")
     if table is None or table.empty:
         return
-    whole = table[(table["side"] == "all") & table["gain"].notna()]
+    # What the formula decides anyway says nothing of a model.
+    whole = table[(table["side"] == "all") & table["gain"].notna() & ~table["determined"]]
     for (model, region), rows in whole.groupby(["model", "region"], sort=False):
         yield around(
             str(model),
