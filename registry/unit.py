@@ -118,10 +118,11 @@ class Unit:
         else:
             count = len(range(*slice(start, stop).indices(len(self))))
             found = np.full(count, texts[0], dtype=object)
-        if start == 0 and stop is None and int((found == "").sum()) != self.record.embedded:
+        held = int((found == "").sum())
+        if start == 0 and stop is None and held != self.record.embedded:
             raise ArchiveError(
-                f"{self.path}/zarr.json: {self.record.embedded} rows are embedded by its record "
-                "and others by its reasons; build the unit again"
+                f"{self.path}/zarr.json: {held} rows embedded, its record says "
+                f"{self.record.embedded}; build the unit again"
             )
         return found
 
