@@ -203,8 +203,8 @@ def constants() -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     """Packages and metrics that decide numbers."""
-    packages = ("matteratlas", "numpy", "scipy", "scikit-learn", "spglib", "rdkit")
-    packages += ("faiss-cpu", "faiss-gpu")
+    numeric = ("matteratlas", "numpy", "scipy", "scikit-learn")
+    packages = (*numeric, "spglib", "rdkit", "faiss-cpu", "faiss-gpu")
     found = {}
     for package in packages:
         try:

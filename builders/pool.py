@@ -121,7 +121,7 @@ def _of_atlas(root: Path, ids: set[str]) -> dict[str, Pick]:
                     )
                 found |= _of_set(card, {row["id"]})
                 continue
-            plain = {k: v for k, v in row.items() if not k.startswith("label_")}
+            plain = {str(k): v for k, v in row.items() if not str(k).startswith("label_")}
             structure = structure_from_row(plain)
             domains = (
                 card.strata[structure.stratum].domains

@@ -19,7 +19,7 @@ from typing import Literal
 
 from ..schemas.errors import SourceError
 
-Kind = Literal["wheel", "sdist", "installed"]
+Kind = Literal["wheel", "sdist", "installed", "brought"]
 
 #: ``name==version`` and nothing else: it becomes a folder's name and an argument of pip.
 _PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._!+-]*")
@@ -77,6 +77,8 @@ def package_file(
         raise SourceError(
             f"package '{package}': path '{path}' leaves the package; name a file in it"
         )
+    if kind == "brought":
+        raise SourceError(f"'{package}' is a user's own set, no package; its table is the source")
     if kind == "installed":
         found = _installed_file(name, version, path)
         if found is None:

@@ -55,7 +55,8 @@ async def read_bounded(answer: Any, url: str, asked: Asked) -> bytes:
 
 async def _none() -> Any:
     """No parts: what is too long by its own word is not begun."""
-    for part in ():
+    nothing: tuple[bytes, ...] = ()
+    for part in nothing:
         yield part
 
 

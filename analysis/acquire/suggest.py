@@ -100,7 +100,7 @@ def rows_of(
         for set_id in sorted(set(held["set"])):
             for row in atlas.table(f"structures/{set_id}.parquet").to_dict("records"):
                 try:
-                    shapes[row["id"]] = structure_from_row(row)
+                    shapes[row["id"]] = structure_from_row({str(k): v for k, v in row.items()})
                 except StructureError:  # its coordinates may not be passed on
                     continue
     return Rows(name, held, vectors, shapes, notes).kept(finite)

@@ -76,7 +76,7 @@ class Evidence:
                 if row["id"] in found:
                     continue
                 try:
-                    found[row["id"]] = structure_from_row(row)
+                    found[row["id"]] = structure_from_row({str(k): v for k, v in row.items()})
                 except StructureError:  # its coordinates may not be passed on
                     continue
         return found

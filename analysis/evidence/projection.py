@@ -28,6 +28,7 @@ NEIGHBOURS = 6
 #: Principal components that t-SNE starts from.
 COMPONENTS = 50
 PERPLEXITY = 30.0
+STEPS = 500
 
 _MAP, _NEAREST = "scores/map.parquet", "scores/nearest.parquet"
 
@@ -134,7 +135,9 @@ def project(rows: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
     # A space of one direction has no second component to start from.
     start = "pca" if min(values.shape) > 1 and np.linalg.matrix_rank(values) > 1 else "random"
     perplexity = min(PERPLEXITY, (len(values) - 1) / 3)
-    flat = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(values)
+    flat = TSNE(perplexity=perplexity, init=start, random_state=seed, max_iter=STEPS).fit_transform(
+        values
+    )
     return np.asarray(flat, dtype=np.float64).round(3)
 
 

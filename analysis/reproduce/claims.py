@@ -214,7 +214,9 @@ def _dimension(made: Made) -> tuple[Finding, str]:
     learned = table[table["model"].isin(study.learned(study.models))]
     if random.empty or len(learned) < 3:
         return _untested("no random baseline beside three learned models")
-    bands = learned.groupby("selection", sort=False)["value"].quantile([0.1, 0.9]).unstack()
+    bands = (
+        learned.groupby("selection", sort=False)["value"].quantile(np.array([0.1, 0.9])).unstack()
+    )
     text = "; ".join(
         f"{name}: {row[0.1]:.1f} to {row[0.9]:.1f} (10-90 %)" for name, row in bands.iterrows()
     )

@@ -117,7 +117,9 @@ def performance_against_alignment(study: Study, number: str, kind: str, metric: 
     ]
     if points.empty or points.groupby(["set", "label"]).size().max() < 3:
         return absent(number, title, f"fewer than three models predict energies of {kind}s")
-    set_id, label = points.groupby(["set", "label"]).size().idxmax()
+    sizes = points.groupby(["set", "label"]).size().reset_index(name="models")
+    most = sizes.loc[sizes["models"].idxmax()]
+    set_id, label = str(most["set"]), str(most["label"])
     points = points[(points["set"] == set_id) & (points["label"] == label)]
     points = points.assign(parameters=[study.models[m].card["parameters"] for m in points["model"]])
     found = correlation(points["mae"], points["alignment"])
