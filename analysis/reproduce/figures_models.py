@@ -118,7 +118,7 @@ def performance_against_alignment(study: Study, number: str, kind: str, metric: 
     if points.empty or points.groupby(["set", "label"]).size().max() < 3:
         return absent(number, title, f"fewer than three models predict energies of {kind}s")
     sizes = points.groupby(["set", "label"]).size().reset_index(name="models")
-    most = sizes.loc[sizes["models"].idxmax()]
+    most = sizes.sort_values("models", ascending=False, kind="stable").iloc[0]
     set_id, label = str(most["set"]), str(most["label"])
     points = points[(points["set"] == set_id) & (points["label"] == label)]
     points = points.assign(parameters=[study.models[m].card["parameters"] for m in points["model"]])
