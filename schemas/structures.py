@@ -132,11 +132,17 @@ class Structure:
         return "".join(f"{s}{c if c > 1 else ''}" for s, c in self.composition.items())
 
 
+#: Smallest volume an atom of a crystal, Å³: carbon at a terapascal has 3. A denser cell has so many
+#: neighbours within a model's reach that its graph would fill the memory.
+LEAST_VOLUME = 1.0
+
+
 def check_geometry(structure: Structure, *, min_distance: float = 0.3) -> None:
     """Refuse what no model can read.
 
     Checks, in order: at least one atom, known elements, finite positions and cell, a cell with
-    volume where periodic, no two atoms closer than ``min_distance`` ångström (minimum image).
+    volume where periodic, no two atoms closer than ``min_distance`` ångström (minimum image),
+    at least ``LEAST_VOLUME`` an atom of a crystal.
 
     Raises
     ------
@@ -175,6 +181,12 @@ def check_geometry(structure: Structure, *, min_distance: float = 0.3) -> None:
             f"{who} has overlapping atoms {pair[0]} and {pair[1]} ({pair[2]:.3f} Å apart); "
             f"at least {min_distance} Å is needed"
         )
+    if structure.periodicity == 3:
+        volume = abs(float(np.linalg.det(np.asarray(structure.cell, dtype=float)))) / numbers.size
+        if volume < LEAST_VOLUME:
+            raise StructureError(
+                f"{who} has {volume:.2f} Å³ an atom, below {LEAST_VOLUME:g}; check its cell's units"
+            )
 
 
 def _closest_pair(structure: Structure, reach: float) -> tuple[int, int, float] | None:

@@ -14,10 +14,13 @@ from itertools import product
 
 import numpy as np
 
-from ...schemas.structures import Structure
+from ...schemas.errors import StructureError
+from ...schemas.structures import Structure, check_geometry
 
 #: Shortest distance of two atoms over the sum of their covalent radii, at least.
 NEAREST = 0.65
+#: And in ångström: hydrogen's covalent radius is half of a bond that no crystal has.
+SHORTEST = 0.7
 
 #: Volume of the cell over that of its atoms' covalent spheres.
 VOLUMES = (0.9, 11.5)
@@ -76,6 +79,10 @@ def fault(structure: Structure) -> str | None:
     """Why a generated crystal is left out, or None."""
     if not charges_balance(structure.composition):
         return f"{structure.formula}: no common oxidation states balance"
+    try:
+        check_geometry(structure, min_distance=SHORTEST)
+    except StructureError as error:
+        return f"{structure.formula}: {error}"
     near = nearest_ratio(structure)
     if near < NEAREST:
         return f"{structure.formula}: atoms at {near:.2f} of their covalent radii, below {NEAREST}"

@@ -97,6 +97,7 @@ GOOD = make([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
         (make([1, 1], [[0, 0, 0], [0, 0, 0.2]]), r"overlapping atoms 0 and 1 \(0\.200 Å apart\)"),
         (make([1, 1], [[0, 0, 0], [0, 0, 0]]), r"overlapping atoms 0 and 1 \(0\.000 Å apart\)"),
         (crystal([[0, 0, 0]], np.zeros((3, 3))), "its cell has no volume"),
+        (crystal([[0, 0, 0]], np.diag([0.9, 0.9, 0.9])), r"0\.73 Å³ an atom, below 1"),
         (crystal([[0, 0, 0]], [[3, 0, 0], [0, 3, 0], [3, 3, 0]]), "its cell has no volume"),
         (crystal([[0, 0, 0]], np.full((3, 3), np.nan)), "its cell has no volume"),
         # across a face, an edge and a corner of the cell

@@ -47,6 +47,20 @@ def salt(edge: float) -> Structure:
     )
 
 
+def test_hydrogen_in_a_collapsed_cell_is_left_out() -> None:
+    dense = Structure(
+        source_id="dense",
+        kind="crystal",
+        stratum="generated_substituted",
+        numbers=np.ones(2, dtype=int),
+        positions=np.array([[0.0, 0.0, 0.0], [0.6, 0.6, 0.6]]),
+        cell=np.eye(3) * 1.2,
+        pbc=(True, True, True),
+    )
+    reason = fault(dense)
+    assert reason is not None and "Å³ an atom" in reason
+
+
 @pytest.mark.parametrize("family", SIMPLE)
 def test_simple_types_hold_ions_in_contact(family: str) -> None:
     from ase import Atoms
