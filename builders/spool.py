@@ -43,8 +43,9 @@ class Spool:
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Rows of the closed spool, read from the file: a memory map would count as memory."""
         start, stop, _ = rows.indices(self.rows)
+        count = max(0, stop - start)  # below 0 would be read as all there is
         values = np.fromfile(
-            self.path, dtype="<f4", count=(stop - start) * self.dim, offset=start * self.dim * 4
+            self.path, dtype="<f4", count=count * self.dim, offset=start * self.dim * 4
         )
         return values.reshape(-1, self.dim)
 

@@ -154,6 +154,7 @@ CUES = pd.DataFrame(
     [
         ("lattice-a", "kind:crystal", "all", "density", 100, 0.4, 0.05, None, None, None),
         ("lattice-a", "kind:crystal", "all", "size", 90, 0.2, 0.03, None, None, None),
+        ("lattice-a", "kind:crystal", "all", "elements", 90, -0.9, 0.1, None, None, None),
         ("field-a", "kind:crystal", "all", "size", 90, 0.5, 0.03, None, None, None),
         ("lattice-a", "kind:crystal", "outside", "size", 40, 0.1, 0.02, 0.6, 0.4, 0.7),
         ("lattice-a", "kind:crystal", "outside", "density", 50, 0.1, 0.02, 0.8, 0.6, 0.9),
@@ -162,7 +163,7 @@ CUES = pd.DataFrame(
         "model", "region", "side", "cue", "n", "gain", "gain_error",
         "retention", "retention_low", "retention_high",
     ],
-)  # fmt: skip
+).assign(determined=lambda t: t["cue"] == "elements")  # fmt: skip
 
 
 def test_cues_are_read_where_there_are_any(evidence: Evidence) -> None:
