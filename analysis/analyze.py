@@ -15,7 +15,7 @@ from ..registry.index import file_entries
 from ..registry.tables import write_table
 from ..registry.workers import cluster, scheduler_address
 from ..schemas.archive import UNRELEASED
-from ..schemas.errors import ArchiveError
+from ..schemas.errors import ArchiveError, MetricError
 from ..schemas.progress import Reporter, Silent
 from ..schemas.scores import ANALYSIS, LOCAL, MODEL_SCORES, PAIR_SCORES
 from . import density, gaps, local
@@ -55,6 +55,7 @@ def analyze(
     min_rows: int = 30,
     metrics: Sequence[str] = METRICS,
     layers: Layers = "default",
+    within: str | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     reporter: Reporter | None = None,
@@ -76,6 +77,11 @@ def analyze(
         Of ``matteratlas.analysis.metrics.METRICS``.
     layers :
         ``default``: one chart a model, its card's default layer; ``all``: one a layer.
+    within :
+        A column of the structures table, such as ``formula``: null draws relabel structures among
+        those with the same value, where at least half of a selection's rows have a partner. What
+        then passes is agreement beyond what that column explains. By default all rows are
+        exchanged.
     workers, scheduler :
         Processes of this machine, or the address (or scheduler file) of a Dask scheduler whose
         workers see the atlas under the same path; ``DASK_SCHEDULER_ADDRESS`` by default. Scores do
@@ -102,7 +108,10 @@ def analyze(
     if atlas.units.empty or atlas.structures.empty:
         raise ArchiveError(f"{root}: no model has embedded anything; run: matteratlas build")
     inputs = inputs_of(root, atlas)
-    parameters = {**settings, "alpha": 0.05, "constants": constants()}
+    if within is not None and within not in atlas.structures:
+        known = ", ".join(map(str, atlas.structures.columns))
+        raise MetricError(f"within={within!r} is no column of the structures; they have {known}")
+    parameters = {**settings, "within": within, "alpha": 0.05, "constants": constants()}
     fingerprint = digest({"inputs": inputs, "parameters": parameters, "versions": versions()})
     if resume and (report := unchanged(root, fingerprint)) is not None:
         said.note(report.text().splitlines()[0])
@@ -125,7 +134,7 @@ def analyze(
         max_rows=max_rows,
         min_rows=min_rows,
     )
-    shared = Settings(tuple(metrics), k, permutations, seed, atlas.version)
+    shared = Settings(tuple(metrics), k, permutations, seed, atlas.version, within)
     place = Place(str(root.absolute()), layers, fingerprint)
     place.clear(others=True)
     if not resume:

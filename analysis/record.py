@@ -38,7 +38,7 @@ from .evidence import (
     universe,
 )
 from .metrics import METRICS, VERSIONS
-from .scoring import MODEL_VERSIONS, SPLIT_ABOVE
+from .scoring import EXCHANGED, MODEL_VERSIONS, SPLIT_ABOVE
 
 #: Keys of a model card that no score depends on.
 PROSE = {"notes", "performance", "authors", "paper", "name", "lifecycle", "licence"}
@@ -143,6 +143,7 @@ def constants() -> dict[str, float]:
         "density_resamples": density.RESAMPLES,
         "false_discovery_rate": gaps.LEVEL,
         "split_above": SPLIT_ABOVE,
+        "exchanged_share": EXCHANGED,
         "reach_least_expected": reach.LEAST_EXPECTED,
         "reach_least_rows": reach.LEAST_ROWS,
         "prototype_tolerance": chemistry.SYMPREC,

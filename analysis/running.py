@@ -29,7 +29,7 @@ from .engine.run import run
 from .engine.store import FolderStore
 from .metrics import CARDS, METRICS
 from .pairwise import ENGINE_ROWS, available_threads
-from .scoring import Part, Scored, Settings, Shape, Task, put_together, score_task
+from .scoring import Part, Scored, Settings, Shape, Task, exchangeable, put_together, score_task
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -152,7 +152,8 @@ def _score(task: Task, *, place: Place, settings: Settings) -> Task:
     ids = task.selections[0].ids
     # In registry order, whatever order selections name them in.
     data = {key: reader.rows(key, ids) for key in reader.charts if key in needed}
-    _save(score_task(task, data, settings), _path(task, place, settings))
+    groups = exchangeable(reader.structures, ids, settings.within)
+    _save(score_task(task, data, settings, groups), _path(task, place, settings))
     return task
 
 
@@ -171,7 +172,8 @@ def _large(
         permutations=settings.permutations,
         seed=settings.seed,
     )
-    job = Job(ArchiveSource(place, kept, ids), choices)
+    groups = exchangeable(reader.structures, ids, settings.within)
+    job = Job(ArchiveSource(place, kept, ids), choices, groups)
     store = FolderStore(place.folder / job.fingerprint[:16])
     run(job, store, threads=available_threads(), client=client, reporter=said)
     scored = put_together(task, as_dataset(job, store), shapes, settings)
@@ -219,7 +221,7 @@ def _load(path: Path) -> Scored | None:
         return [
             Part(
                 p["selection"], p["metric"], p["normalise"], tuple(p["charts"]),
-                {k: np.array(v, dtype=float) for k, v in p["columns"].items()},
+                {k: np.array(v, dtype=float) for k, v in p["columns"].items()}, p["within"],
             )
             for p in listed
         ]  # fmt: skip

@@ -15,6 +15,7 @@ from itertools import permutations as ordered_pairs
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from . import effective_rank
@@ -33,16 +34,24 @@ MODEL_VERSIONS = {"participation_ratio": effective_rank.VERSION, "distinct_share
 #: Pairs times rows above which a task is cut by metric, so that workers share it.
 SPLIT_ABOVE = 20_000
 
+#: Share of rows with a partner of the same label from which on nulls are restricted to labels.
+EXCHANGED = 0.5
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What every score of an analysis shares."""
+    """What every score of an analysis shares.
+
+    ``within`` names a column of the structures table: null draws relabel rows among those with one
+    value of it.
+    """
 
     metrics: tuple[str, ...]
     k: int
     permutations: int
     seed: int
     release: str
+    within: str | None = None
 
     def neighbours(self, metric: str) -> int | None:
         """The k of a metric: of information imbalance 1, of metrics without neighbours None."""
@@ -80,6 +89,8 @@ class Part:
         Chart keys of each row: (a, b) for a metric of pairs, (own,) for one of single charts.
     columns : dict of float64 arrays
         ``value``, ``standard_error`` and, with null draws, what calibration gives.
+    within : str or None
+        Column of structures within whose values the null relabelled.
     """
 
     selection: str
@@ -87,6 +98,7 @@ class Part:
     normalise: str
     charts: tuple[list[str], ...]
     columns: dict[str, NDArray[np.float64]]
+    within: str | None = None
 
 
 @dataclass
@@ -116,8 +128,13 @@ def make_tasks(selections: Sequence[Selection], metrics: Sequence[str]) -> list[
     return sorted(tasks, key=lambda task: -task.cost)
 
 
-def score_task(task: Task, data: Mapping[str, NDArray[np.float32]], settings: Settings) -> Scored:
-    """Score every selection of a task, in this process.
+def score_task(
+    task: Task,
+    data: Mapping[str, NDArray[np.float32]],
+    settings: Settings,
+    groups: NDArray[np.object_] | None = None,
+) -> Scored:
+    """Score every selection of a task, in this process; ``groups`` as :func:`exchangeable` has it.
 
     A chart with fewer than k + 2 distinct rows has no neighbours to speak of and is left out.
     """
@@ -131,9 +148,36 @@ def score_task(task: Task, data: Mapping[str, NDArray[np.float32]], settings: Se
             k=settings.k,
             permutations=settings.permutations,
             seed=settings.seed,
+            groups=groups,
             threads=1,
         )
     return put_together(task, scores, shapes, settings)
+
+
+def exchangeable(
+    structures: pd.DataFrame, ids: Sequence[str], within: str | None
+) -> NDArray[np.object_] | None:
+    """Labels within which rows may be exchanged under the null; None where all may.
+
+    Rows that alone have their label stay in place in every draw, and a null of rows in place is the
+    score itself. Where fewer than :data:`EXCHANGED` of the rows have a partner the null is free.
+
+    Parameters
+    ----------
+    structures : DataFrame
+        One row a structure, with ``id`` and the column ``within``.
+    ids : sequence of str
+        Rows of the selection.
+    within : str or None
+        ``formula`` (frames of a trajectory, strained cells, isomers), or another column.
+    """
+    if within is None:
+        return None
+    column = structures.drop_duplicates("id").set_index("id")[within]
+    labels = column.loc[list(ids)].astype(str).to_numpy(dtype=object)
+    _, codes, counts = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+    shared = counts[codes] > 1
+    return labels if shared.mean() >= EXCHANGED else None
 
 
 @dataclass(frozen=True)
@@ -169,7 +213,7 @@ def put_together(
     kept = [str(name) for name in scores["model_a"].to_numpy()]
     for selection in task.selections:
         sound = [key for key in selection.models if shapes[key].distinct >= least]
-        _cut(out, selection, scores, kept, sound)
+        _cut(out, selection, scores, kept, sound, settings)
         if "intrinsic_dimension" not in task.metrics:
             continue
         own = _described(selection, sound)
@@ -189,6 +233,7 @@ def _cut(
     scores: xr.Dataset,
     kept: Sequence[str],
     wanted: Sequence[str],
+    settings: Settings,
 ) -> None:
     """Take one selection's pairs and charts out of the scores of a task."""
     place = {key: i for i, key in enumerate(kept)}
@@ -213,7 +258,8 @@ def _cut(
             # CKNNA has no upper bound; calibrated scores end at the best possible score.
             columns["calibrated"] = np.minimum(columns["calibrated"], 1.0)
         keys = ([p[0] for p in chosen], [p[1] for p in chosen])
-        out.pairs.append(Part(selection.name, metric, normalise, keys, columns))
+        within = settings.within if scores.attrs["restricted_permutations"] else None
+        out.pairs.append(Part(selection.name, metric, normalise, keys, columns, within))
 
 
 def _described(selection: Selection, wanted: Sequence[str]) -> list[str]:

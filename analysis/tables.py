@@ -51,6 +51,7 @@ def score_table(
         "metric_version": spread([versions[p.metric] for p in parts]),
         "normalise": spread([p.normalise for p in parts]),
         "permutations": settings.permutations,
+        "null_within": spread([p.within for p in parts]),
         "seed": settings.seed,
     }
     for name in dict.fromkeys(c for p in parts for c in p.columns):

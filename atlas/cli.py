@@ -299,6 +299,10 @@ def analyze(
     permutations: Annotated[int, typer.Option(min=0, help="Null draws a pair.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of subsamples and permutations.")] = 0,
     max_rows: Annotated[int, typer.Option(help="Largest selection; above, a sample.")] = 2000,
+    within: Annotated[
+        str | None,
+        typer.Option(help="Null draws keep to equal values of this column, e.g. formula."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Local processes; 0 = this one.")] = 2,
     scheduler: Annotated[
         str | None,
@@ -317,6 +321,7 @@ def analyze(
             permutations=permutations,
             seed=seed,
             max_rows=max_rows,
+            within=within,
             workers=workers,
             scheduler=scheduler,
             resume=resume,

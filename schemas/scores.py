@@ -42,6 +42,7 @@ PAIR_SCORES = pa.DataFrameSchema(
         "layer_b": pa.Column(str),
         "pooling_b": pa.Column(str),
         "permutations": pa.Column("int64", pa.Check.ge(0)),
+        "null_within": pa.Column(str, nullable=True),
         "null_mean": pa.Column("float64", nullable=True),
         "null_quantile": pa.Column("float64", nullable=True),
         "p_value": pa.Column("float64", pa.Check.in_range(0, 1), nullable=True),

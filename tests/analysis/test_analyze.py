@@ -24,7 +24,7 @@ from atlas_factory import (
 )
 from dask.distributed import Client, LocalCluster
 
-from matteratlas.analysis import charts, metrics, running, scoring
+from matteratlas.analysis import charts, metrics, pairwise, running, scoring
 from matteratlas.analysis.analyze import analyze
 from matteratlas.analysis.effective_rank import participation_ratio
 from matteratlas.analysis.record import ANALYSIS
@@ -325,6 +325,52 @@ def test_large_selections_are_scored_by_the_engine(
     np.testing.assert_allclose(after["p_value"][near], before["p_value"][near], equal_nan=True)
 
 
+@pytest.mark.parametrize("engine", [False, True])
+def test_nulls_keep_to_a_column_where_asked(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, engine: bool
+) -> None:
+    free = read(copy, "pairs")
+    assert free["null_within"].isna().all()
+    if engine:
+        monkeypatch.setattr(running, "ENGINE_ROWS", 0)
+    analyze(copy, **{**OPTIONS, "metrics": ["mutual_knn"]}, within="formula")
+    kept = read(copy, "pairs")
+    assert set(kept["null_within"].dropna()) == {"formula"}
+    rows = kept[kept["selection"] == "crystals"].iloc[0]
+    atlas = open_atlas(str(copy))
+    ids = list(read(copy, "selections").set_index("selection").loc["crystals", "ids"])
+    x, y = (
+        atlas.embeddings(rows[f"model_{s}"], missing="drop")
+        .drop_duplicates("structure")
+        .sel(structure=ids)
+        .to_numpy()
+        for s in "ab"
+    )
+    formulas = atlas.structures.drop_duplicates("id").set_index("id").loc[ids, "formula"]
+    expected = pairwise(
+        {"a": x, "b": y},
+        metrics=["mutual_knn"],
+        k=int(rows["k"]),
+        permutations=int(rows["permutations"]),
+        groups=formulas.to_numpy(),
+    )
+    assert rows["value"] == pytest.approx(float(expected["mutual_knn"][0, 1]), abs=1e-6)
+    null = float(expected["null_mean"].sel(metric="mutual_knn")[0, 1])
+    assert rows["null_mean"] == pytest.approx(null, abs=0.01)
+    both = kept.merge(
+        free, on=["selection", "model_a", "model_b", "metric"], suffixes=("", "_free")
+    )
+    assert (both["value"] - both["value_free"]).abs().max() < 1e-6
+
+
+def test_nulls_are_free_where_hardly_a_row_has_a_partner() -> None:
+    table = pd.DataFrame({"id": list("abcdef"), "formula": ["H2", "H2", "O2", "N2", "F2", "Cl2"]})
+    assert scoring.exchangeable(table, list("abcdef"), "formula") is None
+    assert scoring.exchangeable(table, list("abc"), None) is None
+    labels = scoring.exchangeable(table, list("abc"), "formula")
+    assert labels is not None and list(labels) == ["H2", "H2", "O2"]
+
+
 def test_costly_tasks_are_cut_by_metric_without_changing_scores(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +462,7 @@ def test_errors_are_one_line(tmp_path: Path, copy: Path) -> None:
         ({"k": 1}, "k=1 is too small"),
         ({"max_rows": 20}, "max_rows=20 is too small; give at least 30"),
         ({"layers": "some"}, "layers='some'"),
+        ({"within": "shape"}, "within='shape' is no column"),
     ):
         with pytest.raises(MetricError, match=words) as error:
             analyze(copy, **options)  # type: ignore[arg-type]
