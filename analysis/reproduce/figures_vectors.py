@@ -30,9 +30,11 @@ MAPPED = 12
 
 
 def chosen(study: Study, selection: str, most: int) -> list[str]:
-    """3D models of different families on a selection first, then further ones; registry order."""
-    matrix = study.matrix(selection, "cknna")
-    models = study.spatial(matrix.index) or study.learned(matrix.index)
+    """3D models of a selection's core: one a family first, then further ones."""
+    rows = study.scores.selections
+    core = [m for own in rows.loc[rows["selection"] == selection, "models"] for m in own]
+    core = [m for m in study.models if m in core]
+    models = study.spatial(core) or study.learned(core)
     first = list({study.families[m]: m for m in reversed(models)}.values())[::-1]
     return [*first, *(m for m in models if m not in first)][:most]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ...schemas.errors import missing_extra, of_sound_data
 from ...schemas.progress import Reporter, Silent
 from ..charts import ChartReader
+from ..report.figures import altair
 from . import figures_energies, figures_models, figures_pairs, figures_vectors
 from .charts import finished
 from .claims import Verdict, judge
@@ -121,7 +122,9 @@ def _write(figure: Figure, folder: Path) -> None:
         import vl_convert
     except ModuleNotFoundError as error:
         raise missing_extra("vl-convert-python", "cpu") from error
-    specification = finished(figure.chart).to_dict()
+    # A figure is a file of its own: no notebook has to carry its rows.
+    with altair().data_transformers.enable("default", max_rows=None):
+        specification = finished(figure.chart).to_dict()
     _text(vl_convert.vegalite_to_svg(specification), folder / f"{figure.stem}.svg")
     _bytes(vl_convert.vegalite_to_pdf(specification), folder / f"{figure.stem}.pdf")
 
