@@ -276,3 +276,8 @@ def _explained(repo: str, *, what: str = "dataset") -> Iterator[None]:
             429: "the Hub asks to wait; run it again later",
         }.get(status or 0, "check the network, and run it again")
         raise SourceError(f"datasets/{repo}: {text}; {mend}") from None
+    except (ValueError, LookupError) as error:  # a reply cut short, or not the Hub's
+        text = _SECRET.sub("***", " ".join(str(error).split()))[:200]
+        raise SourceError(
+            f"datasets/{repo}: the Hub's answer is not one ({text}); run it again"
+        ) from None

@@ -22,6 +22,9 @@ from .index import PENDING, canonical, current_state, unseal
 from .parquet import read_frame
 from .tables import MODELS, read_structures_table
 
+#: Rows from which on a table is looked through for repeated ones before its cells.
+MANY = 10_000
+
 
 @dataclass
 class Validation:
@@ -166,6 +169,11 @@ class TableChecks:
     def schema(self, table: pd.DataFrame, schema: Any, name: str) -> None:
         """A table against its pandera schema; a few failures of each check."""
         try:
+            # First, for it is cheap: one row a million times is not looked at cell by cell.
+            own = [c for c in schema.unique or () if c in table]
+            if own and len(table) > MANY and table.duplicated(subset=own).sum() > len(table) // 2:
+                self.fault(f"{name}: most rows stand in it twice; fetch or build it again")
+                return
             schema.validate(table, lazy=True)
         except SchemaErrors as error:
             cases = error.failure_cases.drop_duplicates(["check", "index"])

@@ -18,7 +18,7 @@ from servers.hub_client import connected
 
 from matteratlas.builders.release import release
 from matteratlas.registry import hub as network
-from matteratlas.registry import hub_push
+from matteratlas.registry import hub_contribute, hub_push
 from matteratlas.registry.archive import open_atlas
 from matteratlas.registry.pull import pull
 from matteratlas.registry.push import push
@@ -179,4 +179,36 @@ def test_push(
         for revision in server.repo(DATASET).refs.values():
             for path, data in server.files(DATASET, revision).items():
                 check(path + data.decode("latin-1"))
+        watched()
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["*/preupload/*", "*/lfs/*", "*/objects/batch", "*/commit/*", "*/whoami*", "*/discussions*"],
+)
+@pytest.mark.parametrize("name", ["401", "403", "500", "cut", "short"])
+def test_contribute(
+    name: str, part: str, tmp_path: Path, watched: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(hub_push.time, "sleep", lambda seconds: None)
+    card = tmp_path / "card.yaml"
+    card.write_text("id: mine\n")
+    files = {"registry/mine.yaml": card}
+    with HubServer() as server, connected(server, home=tmp_path / "home", token=TOKEN):
+        server.create(DATASET)
+        parent = server.commit(DATASET, {"README.md": b"# here"})
+        server.fault = faults.plan(FAULTS[name], path=part)
+        try:
+            own = hub_contribute.own_pull_request(DATASET, title="Add mine 1")
+            check(repr(own))
+            made = hub_contribute.open_pull_request(
+                DATASET, files, title="Add mine 1", description="a model", parent=parent
+            )
+            check(repr(made))
+            hub_contribute.comment(DATASET, made[0], "looked at")
+        except AtlasError as error:
+            check(told(error))
+            assert str(error).isprintable()
+        assert any(TOKEN in r.headers.get("authorization", "") for r in server.log)
         watched()
