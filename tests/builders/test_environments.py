@@ -28,6 +28,7 @@ from ase.build import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from matteratlas.builders import embed as embedding
@@ -686,3 +687,9 @@ def _crc(head: bytes) -> int:
 def _zombies() -> list[int]:
     children = psutil.Process().children()
     return [c.pid for c in children if c.status() == psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 0.0, -1.0])
+def test_a_batch_has_a_time_that_ends(seconds: float) -> None:
+    with pytest.raises(ValidationError, match="timeout"):
+        environment_card(timeout=seconds)
