@@ -39,7 +39,7 @@ import fuzz_targets
 from fuzz_cases import BAD, CARDS, OUTCOMES, SHARES, Answers, Case, cases, outcome
 
 LIMIT_SECONDS = 2.0
-LIMIT_BYTES = 3 * 2**30
+LIMIT_BYTES = 4 * 2**30
 #: Cases a fork runs before another takes over.
 BATCH = 200
 MODELS, SETS = ("chgnet-0.3.0", "mat2vec"), ("elements",)
