@@ -226,8 +226,9 @@ def score(**changes: Any) -> dict[str, Any]:
         "metric": "mutual_knn", "metric_version": "1", "normalise": "none", "value": 0.5,
         "standard_error": 0.01, "model_a": "plain", "version_a": "1", "layer_a": "last",
         "pooling_a": "none", "model_b": "graph", "version_b": "1", "layer_b": "last",
-        "pooling_b": "mean", "permutations": 9, "null_mean": 0.1, "null_quantile": 0.2,
-        "p_value": 0.1, "q_value": 0.2, "calibrated": 0.4, "seed": 0, **changes,
+        "pooling_b": "mean", "permutations": 9, "null_within": None, "null_mean": 0.1,
+        "null_quantile": 0.2, "p_value": 0.1, "q_value": 0.2, "calibrated": 0.4, "seed": 0,
+        **changes,
     }  # fmt: skip
 
 
