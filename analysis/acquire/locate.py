@@ -41,6 +41,8 @@ from ..neighbours import nearest
 
 #: Share of structures like the known ones that may be called a gap by their distance.
 ALPHA = 0.05
+#: Kinds of gaps that say something of the matter around a structure.
+MARKING = ("coverage", "agreement", "density")
 #: Known rows of a kind from which on the distances of that kind say something.
 LEAST = 30
 #: Times the distance that still passes from which on a structure is beyond what is known.
@@ -121,8 +123,10 @@ def known_of(atlas: Atlas, model: str) -> Known:
 def marked_gaps(atlas: Atlas, model: str) -> pd.DataFrame:
     """Gaps that mark what falls into them; empty if the atlas is not analysed.
 
-    Of the whole atlas, of this model or of none, with :data:`MARKED` or more lost; of what is
-    scarcer than in a universe only what has fewer than ``coverage.ENOUGH`` structures.
+    Gaps of matter and of agreement (:data:`MARKING`), of the whole atlas, of this model or of none,
+    with :data:`MARKED` or more lost; of what is scarcer than in a universe only what has fewer than
+    ``coverage.ENOUGH`` structures. What a model loses outside its training says how shallow its
+    vectors are there, not that the structure is unlike known ones.
     """
     columns = ["kind", "region", "model", "severity", "evidence"]
     try:
@@ -132,7 +136,8 @@ def marked_gaps(atlas: Atlas, model: str) -> pd.DataFrame:
     own = (table["model"].isna() | (table["model"] == model)) & of_atlas(table)
     # Less than a universe has is no gap for a structure, as long as enough are known.
     known = (table["statistic"] != "shortfall") | (table["value"] < ENOUGH)
-    return table.loc[own & known & (table["severity"] >= MARKED), columns].reset_index(drop=True)
+    marking = table["kind"].isin(MARKING) & (table["severity"] >= MARKED)
+    return table.loc[own & known & marking, columns].reset_index(drop=True)
 
 
 def of_atlas(gaps: pd.DataFrame) -> pd.Series:

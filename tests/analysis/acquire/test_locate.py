@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from matteratlas.analysis.acquire.locate import (
     known_of,
     known_rows,
     locate,
+    marked_gaps,
     of_atlas,
 )
 from matteratlas.builders.build import build
@@ -156,6 +158,19 @@ def test_gaps_of_one_set_are_none_of_the_atlas() -> None:
     selections = pd.DataFrame({"selection": [None, "crystals", "atlas~mp", "mof~atlas", "mof~mp"]})
     assert of_atlas(selections).tolist() == [True, True, True, False, False]
     assert of_atlas(selections.head(0)).tolist() == []
+
+
+def test_what_a_model_loses_marks_no_structure() -> None:
+    kinds = ["coverage", "agreement", "density", "distribution", "retention", "collapse"]
+    table = pd.DataFrame(
+        {
+            "kind": kinds, "region": "known:plain", "model": None, "selection": None,
+            "statistic": "any", "value": 0.0, "severity": 0.9, "evidence": "why",
+        }
+    )  # fmt: skip
+    atlas = SimpleNamespace(table=lambda path: table)
+    marked = marked_gaps(atlas, "soap")  # type: ignore[arg-type]
+    assert list(marked["kind"]) == ["coverage", "agreement", "density"]
 
 
 def test_one_row_is_no_atlas() -> None:
