@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ...registry.archive import Atlas
-from ...schemas.errors import ArchiveError
 from ...schemas.structures import SYMBOLS
 from .data import MAIN, Model, Scores, number, text
+from .evidence import optional
 
 MAP = "scores/map.parquet"
 NEAREST = "scores/nearest.parquet"
@@ -30,7 +30,7 @@ def maps(scores: Scores, models: Sequence[Model]) -> list[dict[str, Any]]:
     coordinates where they may be shown), ``models`` (index, places ``x`` and ``y`` from 0 to 1000,
     ``nearest`` as indices into ``structures``, ``distance``), ``n`` and ``available``.
     """
-    places, near = _table(scores.atlas, MAP), _table(scores.atlas, NEAREST)
+    places, near = optional(scores.atlas, MAP), optional(scores.atlas, NEAREST)
     index = {m.key: m.index for m in models}
     if places is None or near is None:
         return []
@@ -66,23 +66,15 @@ def maps(scores: Scores, models: Sequence[Model]) -> list[dict[str, Any]]:
     return entries
 
 
-def _table(atlas: Atlas, path: str) -> pd.DataFrame | None:
-    try:
-        found = atlas.table(path)
-    except ArchiveError:  # an analysis of an earlier version wrote none
-        return None
-    return found if len(found) else None
-
-
 def _local(atlas: Atlas) -> dict[str, Any]:
-    table = _table(atlas, "scores/local.parquet")
+    table = optional(atlas, "scores/local.parquet")
     if table is None:
         return {}
     return dict(zip(table["id"], table["agreement"], strict=True))
 
 
 def _gap_scores(atlas: Atlas) -> dict[str, Any]:
-    table = _table(atlas, "scores/structures.parquet")
+    table = optional(atlas, "scores/structures.parquet")
     if table is None or "gap_score" not in table:
         return {}
     return dict(zip(table["id"], table["gap_score"], strict=True))

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ...registry.archive import Atlas
-from ...schemas.errors import ArchiveError
 from ..report.data import Model, Scores, read_scores, roster
+from ..report.evidence import optional
 
 #: The study's set -> selection that stands for it, and what differs.
 STAND_INS: dict[str, tuple[str, str]] = {
@@ -87,11 +87,7 @@ class Study:
 
     def table(self, path: str) -> pd.DataFrame | None:
         """A score table, or None where the analysis wrote none or an empty one."""
-        try:
-            found = self.atlas.table(path)
-        except ArchiveError:
-            return None
-        return found if len(found) else None
+        return optional(self.atlas, path)
 
     def pairs(self, selection: str, metric: str) -> pd.DataFrame:
         """Scores of pairs of models on a selection, or on its part that both embedded.
